@@ -1,0 +1,90 @@
+"""Gateways, agents and single commands over REST."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.gateways.access import access_agent, access_command
+from apps.gateways.actions.commands import cancel_command, queue_command
+from apps.gateways.exceptions import AgentUnavailableError
+from apps.gateways.selectors import (
+    describe_agent,
+    describe_command,
+    describe_gateway,
+    list_agents,
+    list_gateways,
+    wait_for_end,
+)
+from apps.orgs.authentication import actor_of
+
+MAX_WAIT_S = 30.0
+
+
+class CommandBody(serializers.Serializer[Any]):
+    command = serializers.DictField()
+    execution = serializers.DictField(required=False)
+    timeoutMs = serializers.IntegerField(min_value=100, max_value=3_600_000, default=30_000)  # noqa: N815
+
+
+class AgentsView(APIView):
+    """GET the agents I may see."""
+
+    def get(self, request: Request) -> Response:
+        return Response({"results": [describe_agent(agent) for agent in list_agents(request.user)]})
+
+
+class GatewaysView(APIView):
+    """GET the gateways I may see."""
+
+    def get(self, request: Request) -> Response:
+        return Response({"results": [describe_gateway(gateway) for gateway in list_gateways(request.user)]})
+
+
+class AgentCommandsView(APIView):
+    """POST one command to one agent; answers 202 at once. `Idempotency-Key` makes a repeated request harmless."""
+
+    def post(self, request: Request, agent_id: uuid.UUID) -> Response:
+        agent = access_agent(request.user, agent_id, perm="agent:execute")
+        body = CommandBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        if not agent.is_online:
+            raise AgentUnavailableError(f"The agent {agent.agent_id} is not connected.")
+        fields = body.validated_data
+        timeout_ms = fields["timeoutMs"]
+        command = queue_command(
+            agent=agent,
+            name=str(fields["command"].get("name") or fields["command"].get("type") or "command")[:80],
+            spec=fields["command"],
+            execution=fields.get("execution") or {"type": "sync", "timeout_ms": min(timeout_ms, 60_000)},
+            timeout_ms=timeout_ms,
+            actor=actor_of(request),
+            idempotency_key=request.headers.get("Idempotency-Key", "")[:120] or None,
+        )
+        return Response(describe_command(command), status=status.HTTP_202_ACCEPTED)
+
+
+class CommandView(APIView):
+    """GET how a command stands; `?wait=5` answers when it has ended, or after that many seconds."""
+
+    def get(self, request: Request, command_id: uuid.UUID) -> Response:
+        command = access_command(request.user, command_id)
+        wait = request.query_params.get("wait", "")
+        if command.is_open and wait.isdigit():
+            command = wait_for_end(command.pk, timeout_s=min(float(wait), MAX_WAIT_S))
+        return Response(describe_command(command))
+
+
+class CommandCancelView(APIView):
+    """POST asks for the end of a command."""
+
+    def post(self, request: Request, command_id: uuid.UUID) -> Response:
+        command = access_command(request.user, command_id)
+        access_agent(request.user, command.agent_id, perm="agent:execute")
+        cancel_command(command=command, actor=actor_of(request))
+        return Response(describe_command(access_command(request.user, command_id)), status=status.HTTP_202_ACCEPTED)

@@ -1,0 +1,145 @@
+"""Gateways, agents, and the commands sent to them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from apps.gateways.enums import OPEN_STATES, CommandState
+from apps.orgs.models import Organization
+from opsmap.lib.uuid7 import uuid7
+
+
+class Gateway(models.Model):
+    """The door of one zone of one organization. Registered beforehand: only a known certificate may connect."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="gateways")
+    gateway_id = models.CharField(max_length=127, help_text="Its name, as in its certificate.")
+    certificate_sha256 = models.CharField(max_length=64, unique=True)
+    zone = models.CharField(max_length=80, blank=True)
+    labels = models.JSONField(default=dict)
+    version = models.CharField(max_length=40, blank=True)
+    # The connection that counts; a newer one replaces it. Null while the gateway is away.
+    session_id = models.UUIDField(null=True)
+    connected_at = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "gateway_id"], name="gateway_id_unique")]
+
+    def __str__(self) -> str:
+        return self.gateway_id
+
+    @property
+    def is_online(self) -> bool:
+        return self.session_id is not None
+
+
+class Agent(models.Model):
+    """The agent of one host. Registers itself through its gateway, which has verified its certificate."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="agents")
+    gateway = models.ForeignKey(Gateway, on_delete=models.SET_NULL, null=True, related_name="agents")
+    agent_id = models.CharField(max_length=127)
+    hostname = models.CharField(max_length=253)
+    certificate_sha256 = models.CharField(max_length=64, blank=True)
+    os = models.JSONField(default=dict)
+    labels = models.JSONField(default=dict)
+    capabilities = models.JSONField(default=list)
+    version = models.CharField(max_length=40, blank=True)
+    load = models.JSONField(default=dict, help_text="The last heartbeat.")
+    # The session at its gateway; null while the agent is away.
+    session_id = models.CharField(max_length=64, null=True)
+    connected_at = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True)
+    # Events of the journal `incarnation` are stored up to `acked_seq`.
+    incarnation = models.CharField(max_length=64, blank=True)
+    acked_seq = models.PositiveBigIntegerField(default=0)
+    # The health checks that the app above wants run on this host.
+    health_checks = models.JSONField(default=list)
+    health_checks_revision = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "agent_id"], name="agent_id_unique")]
+        indexes = [models.Index(fields=["organization", "hostname"], name="agent_by_hostname")]
+
+    def __str__(self) -> str:
+        return self.agent_id
+
+    @property
+    def is_online(self) -> bool:
+        return self.session_id is not None
+
+
+class Command(models.Model):
+    """One thing to run once on one agent, and everything known of how it went.
+
+    `subject` is whatever the caller's command is about; `epoch` orders the commands of one subject.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="commands")
+    name = models.CharField(max_length=80)
+    subject = models.UUIDField(null=True)
+    epoch = models.PositiveBigIntegerField(default=0)
+    spec = models.JSONField()
+    execution = models.JSONField()
+    timeout_ms = models.PositiveIntegerField()
+    not_after = models.DateTimeField()
+    requested_by = models.JSONField(default=dict)
+    idempotency_key = models.CharField(max_length=200, null=True)
+
+    # Delivery
+    state = models.CharField(max_length=12, choices=CommandState.choices, default=CommandState.QUEUED)
+    lease_until = models.DateTimeField(null=True)
+    fence = models.PositiveIntegerField(default=0)
+    is_cancel_requested = models.BooleanField(default=False)
+
+    # What the host reported
+    detail = models.TextField(blank=True)
+    result = models.JSONField(null=True)
+    job_id = models.CharField(max_length=80, blank=True)
+    check_result = models.JSONField(null=True)
+    exit_code = models.IntegerField(null=True)
+    pid = models.PositiveIntegerField(null=True)
+    log_tail = models.TextField(blank=True)
+    duration_ms = models.PositiveIntegerField(null=True)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    sent_at = models.DateTimeField(null=True)
+    received_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    process_exited_at = models.DateTimeField(null=True)
+    next_poll_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            # The same key of the same person is the same command.
+            models.UniqueConstraint(
+                fields=["organization", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="command_idempotency",
+            ),
+        ]
+        indexes = [
+            # The dispatcher looks for the open commands of its agents, oldest first; closed ones are never in its way.
+            models.Index(
+                fields=["agent", "id"],
+                condition=Q(state__in=[CommandState.QUEUED, CommandState.SENT]),
+                name="command_to_dispatch",
+            ),
+            models.Index(fields=["next_poll_at"], condition=Q(next_poll_at__isnull=False), name="command_to_poll"),
+            models.Index(fields=["not_after"], condition=Q(state__in=sorted(OPEN_STATES)), name="command_to_expire"),
+            models.Index(fields=["subject", "-id"], name="command_by_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.agent_id}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_STATES

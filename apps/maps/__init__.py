@@ -1,0 +1,1 @@
+"""Maps of applications: components, dependencies, their YAML documents, and the pure planning code."""

@@ -1,0 +1,1 @@
+"""YAML documents to Maps, without Django: read safely, validate against the schema, name every fault."""

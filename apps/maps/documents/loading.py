@@ -1,0 +1,166 @@
+"""A folder of documents to one Map: read, validate, and check what only the whole can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from apps.maps.documents.faults import DocumentFault
+from apps.maps.documents.reading import Path, RawDocument, SourceFile, read_documents
+from apps.maps.documents.validation import validate_document
+from apps.maps.planning.graph import find_cycle
+
+MAX_COMPONENTS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDependency:
+    needs: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedComponent:
+    name: str
+    labels: dict[str, str]
+    spec: dict[str, Any]
+    dependencies: tuple[ParsedDependency, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedGroup:
+    name: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedMap:
+    """A Map as its documents say it, before any database."""
+
+    name: str
+    description: str
+    groups: tuple[ParsedGroup, ...]
+    components: tuple[ParsedComponent, ...]
+
+
+@dataclass(slots=True)
+class _Collected:
+    maps: list[RawDocument] = field(default_factory=list)
+    components: list[RawDocument] = field(default_factory=list)
+    faults: list[DocumentFault] = field(default_factory=list)
+
+
+def load_map(sources: Iterable[SourceFile], *, default_name: str = "") -> tuple[ParsedMap | None, list[DocumentFault]]:
+    """The Map in these files, or every fault found in them.
+
+    `default_name` names a Map whose folder has no document of kind Map.
+    """
+    collected = _collect(sources)
+    _check_whole(collected)
+    if collected.faults:
+        return None, collected.faults
+    header = collected.maps[0].data if collected.maps else {"metadata": {"name": default_name}}
+    spec = header.get("spec") or {}
+    components = tuple(_component(document.data) for document in collected.components)
+    parsed = ParsedMap(
+        name=header["metadata"]["name"],
+        description=spec.get("description", ""),
+        groups=tuple(_groups(spec.get("groups", []), components)),
+        components=components,
+    )
+    return parsed, []
+
+
+def _collect(sources: Iterable[SourceFile]) -> _Collected:
+    collected = _Collected()
+    for source in sources:
+        if PurePosixPath(source.path).suffix not in {".yaml", ".yml"}:
+            continue
+        documents, faults = read_documents(source)
+        collected.faults += faults
+        for document in documents:
+            document_faults = validate_document(document)
+            collected.faults += document_faults
+            if not document_faults:
+                kind = document.data["kind"]
+                (collected.maps if kind == "Map" else collected.components).append(document)
+    return collected
+
+
+def _check_whole(collected: _Collected) -> None:
+    faults = collected.faults
+    for extra in collected.maps[1:]:
+        faults.append(extra.fault(("kind",), found="a second Map", expected="one document of kind Map in a folder"))
+    if not collected.components and not faults:
+        faults.append(DocumentFault("", 1, 1, "", "no component", "at least one document of kind Component"))
+    if len(collected.components) > MAX_COMPONENTS:
+        found = f"{len(collected.components)} components"
+        faults.append(DocumentFault("", 1, 1, "", found, f"at most {MAX_COMPONENTS} components"))
+    by_name: dict[str, RawDocument] = {}
+    for document in collected.components:
+        name = document.data["metadata"]["name"]
+        if name in by_name:
+            found = f"{name!r}, which {by_name[name].file} has too"
+            faults.append(document.fault(("metadata", "name"), found=found, expected="a name of its own"))
+        by_name.setdefault(name, document)
+    # With faults elsewhere, a name may be missing only because its document could not be read.
+    if not faults:
+        faults += _dependency_faults(by_name)
+    if not faults:
+        faults += _cycle_faults(by_name)
+
+
+def _dependency_faults(by_name: dict[str, RawDocument]) -> Iterator[DocumentFault]:
+    for name, document in by_name.items():
+        seen: set[str] = set()
+        for path, dependency in _dependencies(document.data):
+            if dependency.needs == name:
+                yield document.fault(path, found=f"{name!r} itself", expected="another component")
+            elif dependency.needs not in by_name:
+                yield document.fault(path, found=f"{dependency.needs!r}", expected="a component of this Map")
+            elif dependency.needs in seen:
+                yield document.fault(path, found=f"{dependency.needs!r} twice", expected="each dependency once")
+            seen.add(dependency.needs)
+
+
+def _cycle_faults(by_name: dict[str, RawDocument]) -> Iterator[DocumentFault]:
+    needs = {name: [dep.needs for _, dep in _dependencies(doc.data)] for name, doc in by_name.items()}
+    cycle = find_cycle(needs)
+    if cycle:
+        found = f"a cycle: {' → '.join([*cycle, cycle[0]])}"
+        yield by_name[cycle[0]].fault(("spec", "dependsOn"), found=found, expected="dependencies without a cycle")
+
+
+def _dependencies(data: dict[str, Any]) -> Iterator[tuple[Path, ParsedDependency]]:
+    for index, item in enumerate(data["spec"].get("dependsOn", [])):
+        path: Path = ("spec", "dependsOn", index)
+        if isinstance(item, str):
+            yield path, ParsedDependency(item, "strong")
+        else:
+            yield path, ParsedDependency(item["component"], item.get("kind", "strong"))
+
+
+def _component(data: dict[str, Any]) -> ParsedComponent:
+    return ParsedComponent(
+        name=data["metadata"]["name"],
+        labels=data["metadata"].get("labels", {}),
+        spec=data["spec"],
+        dependencies=tuple(dependency for _, dependency in _dependencies(data)),
+    )
+
+
+def _groups(declared: list[Any], components: tuple[ParsedComponent, ...]) -> Iterator[ParsedGroup]:
+    """The declared groups in their order, then those that components name without a declaration."""
+    seen: set[str] = set()
+    for item in declared:
+        group = ParsedGroup(item, "") if isinstance(item, str) else ParsedGroup(item["name"], item.get("title", ""))
+        if group.name not in seen:
+            seen.add(group.name)
+            yield group
+    for component in components:
+        name = component.spec.get("group")
+        if name and name not in seen:
+            seen.add(name)
+            yield ParsedGroup(name, "")

@@ -1,0 +1,35 @@
+"""What can be wrong with a Map."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from opsmap.lib.problems import ProblemError
+
+if TYPE_CHECKING:
+    from apps.maps.documents.faults import DocumentFault
+
+
+class DocumentsError(ProblemError):
+    """Documents that cannot become a Map; all faults at once."""
+
+    code = "invalid_documents"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, faults: list[DocumentFault]) -> None:
+        count = f"{len(faults)} faults" if len(faults) != 1 else "1 fault"
+        super().__init__(f"The documents have {count}.", errors=[fault.as_json() for fault in faults])
+        self.faults = faults
+
+
+class NameTakenError(ProblemError):
+    code = "name_taken"
+    status = HTTPStatus.CONFLICT
+
+
+class MapBusyError(ProblemError):
+    """The structure cannot lose a component that an operation holds."""
+
+    code = "map_busy"
+    status = HTTPStatus.CONFLICT

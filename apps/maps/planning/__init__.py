@@ -1,0 +1,1 @@
+"""Graph in, plan out: pure Python, no ORM, no I/O."""

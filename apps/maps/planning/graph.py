@@ -1,0 +1,84 @@
+"""The dependency graph of a Map and the questions asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+def find_cycle(needs: Mapping[K, Iterable[K]]) -> list[K] | None:
+    """One cycle, each node needing the next and the last the first; None if there is none. O(nodes + edges)."""
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        # graphlib lists the cycle as predecessors, with the first node repeated at the end.
+        return list(error.args[1])[:0:-1]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge(Generic[K]):
+    """`source` needs `target`. A strong edge lets a failure of the target spread to the source."""
+
+    source: K
+    target: K
+    is_strong: bool = True
+
+
+class Graph(Generic[K]):
+    """Components and who needs whom. Built once, asked often; nodes keep the order they were given in."""
+
+    def __init__(self, nodes: Iterable[K], edges: Iterable[Edge[K]]) -> None:
+        self.needs: dict[K, list[K]] = {node: [] for node in nodes}
+        self.needed_by: dict[K, list[K]] = {node: [] for node in self.needs}
+        self.strong_needs: dict[K, list[K]] = {node: [] for node in self.needs}
+        self.strong_needed_by: dict[K, list[K]] = {node: [] for node in self.needs}
+        for edge in edges:
+            self.needs[edge.source].append(edge.target)
+            self.needed_by[edge.target].append(edge.source)
+            if edge.is_strong:
+                self.strong_needs[edge.source].append(edge.target)
+                self.strong_needed_by[edge.target].append(edge.source)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self.needs
+
+    @property
+    def nodes(self) -> Sequence[K]:
+        return list(self.needs)
+
+    def impacted_by(self, roots: Iterable[K]) -> set[K]:
+        """The roots and everything that a failure of theirs reaches, through strong dependencies."""
+        return _closure(self.strong_needed_by, roots)
+
+    def required_by(self, roots: Iterable[K]) -> set[K]:
+        """The roots and everything that must be running for them, through strong dependencies."""
+        return _closure(self.strong_needs, roots)
+
+    def order_within(self, selected: set[K]) -> dict[K, set[K]]:
+        """For each selected node the selected ones it must wait for, also where only unselected ones lie between.
+
+        Without looking through the unselected, `a → b → c` with b left alone would let a and c run at the same time.
+        """
+        reachable: dict[K, set[K]] = {}
+        for node in TopologicalSorter(self.needs).static_order():
+            nearest: set[K] = set()
+            for needed in self.needs[node]:
+                nearest |= {needed} if needed in selected else reachable[needed]
+            reachable[node] = nearest
+        return {node: reachable[node] for node in self.needs if node in selected}
+
+
+def _closure(links: Mapping[K, Iterable[K]], roots: Iterable[K]) -> set[K]:
+    seen = set(roots)
+    frontier = list(seen)
+    while frontier:
+        for neighbour in links[frontier.pop()]:
+            if neighbour not in seen:
+                seen.add(neighbour)
+                frontier.append(neighbour)
+    return seen

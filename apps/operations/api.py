@@ -1,0 +1,170 @@
+"""Maps as they live, and operations, over REST."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.audit.actor import Actor
+from apps.gateways.actions.commands import queue_command
+from apps.gateways.enums import CommandState
+from apps.gateways.exceptions import AgentUnavailableError
+from apps.gateways.selectors import get_latest_job, wait_for_end
+from apps.maps import api as maps_api
+from apps.maps.access import access_component, access_map
+from apps.maps.actions import delete_map
+from apps.maps.models import Component
+from apps.maps.planning.plans import Scope
+from apps.operations.access import access_operation
+from apps.operations.actions.operations import cancel_operation, start_operation
+from apps.operations.enums import OperationKind
+from apps.operations.exceptions import LogUnavailableError, NoLogError
+from apps.operations.models import Operation
+from apps.operations.payloads import (
+    describe_component_fully,
+    describe_map,
+    describe_maps,
+    describe_operation,
+    describe_plan,
+)
+from apps.operations.plans import make_plan
+from apps.operations.selectors import list_maps, with_steps
+from apps.orgs.authentication import actor_of
+
+DEFAULT_LOG_BYTES = 16 * 1024
+MAX_LOG_BYTES = 256 * 1024
+LOG_TIMEOUT_S = 5.0
+
+
+class OperationBody(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=OperationKind.choices)
+    components = serializers.ListField(child=serializers.UUIDField(), max_length=50_000, default=list)
+    scope = serializers.ChoiceField(choices=[scope.value for scope in Scope], required=False, allow_null=True)
+    dryRun = serializers.BooleanField(default=False)  # noqa: N815 - the name in the API
+    reason = serializers.CharField(max_length=500, allow_blank=True, default="")
+
+
+class MapsView(maps_api.MapsView):
+    """GET the Maps I may see, with their state · POST a new one (apps.maps)."""
+
+    def get(self, request: Request) -> Response:
+        return Response({"results": describe_maps(list_maps(request.user))})
+
+
+class MapView(APIView):
+    """GET a whole Map (304 by ETag if nothing changed) · DELETE it."""
+
+    def get(self, request: Request, map_id: uuid.UUID) -> Response:
+        map = access_map(request.user, map_id)
+        # The version says what the Map shows; the person, because the answer tells what they may do.
+        etag = f'"{map.pk.hex}-{map.version}-{request.user.pk.hex}"'
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if request.headers.get("If-None-Match") == etag:
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
+        return Response(describe_map(map, request.user), headers=headers)
+
+    def delete(self, request: Request, map_id: uuid.UUID) -> Response:
+        delete_map(map=access_map(request.user, map_id, perm="map:delete"), actor=actor_of(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class ComponentView(APIView):
+    """GET everything about one component."""
+
+    def get(self, request: Request, component_id: uuid.UUID) -> Response:
+        return Response(describe_component_fully(access_component(request.user, component_id)))
+
+
+class ComponentLogView(APIView):
+    """GET the end of the log of a component's newest job, fetched from its host now."""
+
+    def get(self, request: Request, component_id: uuid.UUID) -> Response:
+        component = access_component(request.user, component_id, perm="component:logs")
+        asked = request.query_params.get("bytes", "")
+        max_bytes = min(int(asked), MAX_LOG_BYTES) if asked.isdigit() and int(asked) else DEFAULT_LOG_BYTES
+        return Response(_read_log(component, max_bytes, actor_of(request)))
+
+
+def _read_log(component: Component, max_bytes: int, actor: Actor) -> dict[str, Any]:
+    job = get_latest_job(component.pk)
+    if job is None:
+        raise NoLogError(f"OpsMap has not run anything for {component.name} yet.")
+    if not job.agent.is_online:
+        raise AgentUnavailableError(f"The log is on {job.agent.hostname}, whose agent is not connected.")
+    command = queue_command(
+        agent=job.agent,
+        name="job_log",
+        spec={
+            "type": "native",
+            "name": "job_log",
+            "params": {"request_id": str(job.pk), "max_bytes": max_bytes},
+        },
+        execution={"type": "sync", "timeout_ms": 5000},
+        timeout_ms=5000,
+        actor=actor,
+    )
+    command = wait_for_end(command.pk, timeout_s=LOG_TIMEOUT_S)
+    if command.state != CommandState.SUCCEEDED:
+        raise LogUnavailableError(command.detail or f"{job.agent.hostname} did not answer in time.")
+    result = command.result
+    return {
+        "text": result["text"],
+        "size": result["size"],
+        "offset": result["offset"],
+        "isTruncated": result["is_truncated"],
+        "commandId": str(job.pk),
+    }
+
+
+class MapOperationsView(APIView):
+    """GET the last operations of a Map · POST a new one, or its dry run."""
+
+    def get(self, request: Request, map_id: uuid.UUID) -> Response:
+        operations = with_steps(Operation.objects.filter(map=access_map(request.user, map_id)))
+        return Response({"results": [describe_operation(item) for item in operations.order_by("-id")[:50]]})
+
+    def post(self, request: Request, map_id: uuid.UUID) -> Response:
+        map = access_map(request.user, map_id)
+        body = OperationBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        fields = body.validated_data
+        wish = {
+            "map": map,
+            "user": request.user,
+            "kind": OperationKind(fields["kind"]),
+            "chosen": fields["components"],
+            "scope": Scope(fields["scope"]) if fields.get("scope") else None,
+        }
+        if fields["dryRun"]:
+            return Response(describe_plan(make_plan(**wish)))
+        operation = start_operation(**wish, actor=actor_of(request), reason=fields["reason"])
+        return Response(_described(request, operation.pk), status=status.HTTP_201_CREATED)
+
+
+class OperationView(APIView):
+    """GET how an operation stands."""
+
+    def get(self, request: Request, operation_id: uuid.UUID) -> Response:
+        return Response(_described(request, operation_id))
+
+
+class OperationCancelView(APIView):
+    """POST: begin nothing new. Needs the permission for what the operation does."""
+
+    def post(self, request: Request, operation_id: uuid.UUID) -> Response:
+        operation = access_operation(request.user, operation_id)
+        needed = "restart" if operation.kind == OperationKind.REPAIR else operation.kind
+        if not request.user.has_perm(f"component:{needed}", operation.map):
+            raise PermissionDenied(f"You may not cancel this (component:{needed}).")
+        cancel_operation(operation=operation, actor=actor_of(request))
+        return Response(_described(request, operation_id))
+
+
+def _described(request: Request, operation_id: uuid.UUID) -> dict[str, Any]:
+    return describe_operation(access_operation(request.user, operation_id))

@@ -1,0 +1,282 @@
+"""Maps, components, plans and operations as the API and the live feed show them (camelCase).
+
+One function per thing, used by REST, pages and sockets alike: that is why initial state plus changes equals a reload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from apps.gateways.models import Agent
+from apps.gateways.selectors import describe_agent_briefly, describe_command, get_agents_by_host
+from apps.maps.documents.commands import prepare_command
+from apps.maps.enums import ComponentState
+from apps.maps.models import Component, Map
+from apps.operations.enums import StepState
+from apps.operations.models import ComponentHealth, Operation, Step
+from apps.operations.plans import CheckedPlan, CheckedStep, Problem, StepKey
+from apps.operations.selectors import (
+    agent_of,
+    changed_components,
+    count_states,
+    list_recent_commands,
+    list_state_changes,
+    neighbours,
+    running_operations,
+    shown_components,
+    shown_operations,
+    with_steps,
+)
+from apps.operations.state_machine import derive_state
+from apps.orgs.models import User
+from apps.rbac.selectors import resolve_permissions
+
+MAP_PERMISSIONS = ("component:start", "component:stop", "component:restart", "component:logs", "map:edit")
+COMMAND_NAMES = ("start", "stop", "restart", "status")
+
+
+def map_url(map: Map) -> str:
+    return f"/maps/{map.organization.slug}/{map.workspace.slug}/{map.slug}/"
+
+
+def describe_maps(maps: Iterable[Map]) -> list[dict[str, Any]]:
+    """MapSummaries, in two more queries however many there are."""
+    listed = list(maps)
+    ids = [map.pk for map in listed]
+    counts, operations = count_states(ids), running_operations(ids)
+    summaries = []
+    for map in listed:
+        operation = operations.get(map.pk)
+        brief = {"id": str(operation.pk), "kind": operation.kind, "state": operation.state} if operation else None
+        summaries.append(
+            {
+                **_map_head(map),
+                "counts": counts[map.pk],
+                "componentCount": sum(counts[map.pk].values()),
+                "operation": brief,
+            }
+        )
+    return summaries
+
+
+def _map_head(map: Map) -> dict[str, Any]:
+    return {
+        "id": str(map.pk),
+        "name": map.name,
+        "slug": map.slug,
+        "description": map.description,
+        "state": map.state,
+        "version": map.version,
+        "organization": _named(map.organization),
+        "workspace": _named(map.workspace),
+        "url": map_url(map),
+    }
+
+
+def _named(thing: Any) -> dict[str, str]:
+    return {"id": str(thing.pk), "name": thing.name, "slug": thing.slug}
+
+
+def describe_map(map: Map, user: User) -> dict[str, Any]:
+    """The whole of a Map: what a page needs to show it."""
+    components = list(shown_components(map))
+    by_host = get_agents_by_host(map.organization_id)
+    return {
+        **_map_head(map),
+        "groups": _groups(map, components),
+        "components": [describe_component(component, by_host) for component in components],
+        "dependencies": [
+            {"from": str(source), "to": str(target), "kind": kind}
+            for source, target, kind in map.dependencies.values_list("component_id", "needs_id", "kind")
+        ],
+        "operations": [describe_operation(operation) for operation in shown_operations(map)],
+        "permissions": resolve_permissions(user, map.organization_id, MAP_PERMISSIONS),
+    }
+
+
+def _groups(map: Map, components: Iterable[Component]) -> list[dict[str, Any]]:
+    states: dict[int, list[ComponentState]] = {}
+    for component in components:
+        if component.group_id is not None:
+            states.setdefault(component.group_id, []).append(ComponentState(component.state))
+    return [
+        {
+            "name": group.name,
+            "title": group.title or group.name,
+            "state": derive_state(states.get(group.pk, [])),
+            "componentCount": len(states.get(group.pk, [])),
+        }
+        for group in map.groups.order_by("position")
+    ]
+
+
+def describe_component(component: Component, by_host: Mapping[str, Agent]) -> dict[str, Any]:
+    agent = agent_of(component, by_host)
+    hold = getattr(component, "hold", None)
+    return {
+        "id": str(component.pk),
+        "name": component.name,
+        "type": component.type,
+        "group": component.group.name if component.group else None,
+        "host": component.host,
+        "agent": describe_agent_briefly(agent) if agent else None,
+        "state": component.state,
+        "stateSince": component.state_since,
+        "stateReason": component.state_reason,
+        "technology": component.technology,
+        "labels": component.labels,
+        "commands": [name for name in COMMAND_NAMES if name in component.spec.get("commands", {})],
+        "operation": str(hold.operation_id) if hold else None,
+        "version": component.version,
+    }
+
+
+def describe_component_fully(component: Component) -> dict[str, Any]:
+    """What the drawer of a component shows."""
+    by_host = get_agents_by_host(component.organization_id)
+    health = ComponentHealth.objects.filter(component=component).first()
+    prepared = [prepare_command(component.spec, name) for name in COMMAND_NAMES]
+    return {
+        **describe_component(component, by_host),
+        "mapId": str(component.map_id),
+        "description": component.spec.get("description", ""),
+        "commandDetails": [
+            {
+                "name": command.name,
+                "summary": command.summary,
+                "mode": command.execution["type"],
+                "timeoutMs": command.timeout_ms,
+            }
+            for command in prepared
+            if command is not None
+        ],
+        "health": {
+            "status": health.status if health else None,
+            "details": health.details if health else {},
+            "checkedAt": health.checked_at if health else None,
+        },
+        **neighbours(component),
+        "history": [
+            {
+                "previous": change.previous,
+                "state": change.state,
+                "cause": change.cause,
+                "reason": change.reason,
+                "at": change.at,
+            }
+            for change in list_state_changes(component)
+        ],
+        "recentCommands": [describe_command(command) for command in list_recent_commands(component)],
+    }
+
+
+def describe_changes(map: Map, since: int) -> dict[str, Any]:
+    """What changed on a Map after version `since`, as one message of the live feed."""
+    if since < map.structure_version:
+        return {"type": "reload", "version": map.version}
+    by_host = get_agents_by_host(map.organization_id)
+    operations = with_steps(Operation.objects.filter(map=map, version__gt=since)).order_by("id")
+    return {
+        "type": "changes",
+        "version": map.version,
+        "mapState": map.state,
+        "groups": [{"name": group["name"], "state": group["state"]} for group in _groups(map, shown_components(map))],
+        "components": [describe_component(component, by_host) for component in changed_components(map, since)],
+        "operations": [describe_operation(operation) for operation in operations],
+    }
+
+
+def describe_operation(operation: Operation) -> dict[str, Any]:
+    """An operation with its steps; load it with `with_steps`."""
+    steps = list(operation.steps.all())
+    counts = {"total": len(steps), **{state.value: 0 for state in StepState}}
+    for step in steps:
+        counts[step.state] += 1
+    person = operation.requested_by
+    return {
+        "id": str(operation.pk),
+        "kind": operation.kind,
+        "state": operation.state,
+        "mapId": str(operation.map_id),
+        "target": operation.target,
+        "reason": operation.reason,
+        "isCancelRequested": operation.is_cancel_requested,
+        "requestedBy": {"id": str(person.pk), "name": person.name, "email": person.email} if person else None,
+        "createdAt": operation.created_at,
+        "finishedAt": operation.finished_at,
+        "counts": counts,
+        "steps": [_describe_step(step) for step in steps],
+    }
+
+
+def _describe_step(step: Step) -> dict[str, Any]:
+    return {
+        "id": str(step.pk),
+        "component": {
+            "id": str(step.component_id) if step.component_id else None,
+            "name": step.component_name,
+        },
+        "action": step.action,
+        "state": step.state,
+        "after": [str(order.before_id) for order in step.orders_before.all()],
+        "commandId": str(step.command_id) if step.command_id else None,
+        "startedAt": step.started_at,
+        "finishedAt": step.finished_at,
+        "detail": step.detail,
+    }
+
+
+def describe_plan(plan: CheckedPlan) -> dict[str, Any]:
+    """A dry run."""
+    held = [_held_problem(hold) for hold in plan.holds]
+    return {
+        "kind": plan.kind,
+        "target": plan.target,
+        "steps": [_describe_planned_step(step) for step in plan.steps],
+        "untouched": [_brief(component) for component in plan.untouched],
+        "problems": [*map_problems(plan.problems), *held],
+        "isExecutable": plan.is_executable and not held,
+        "criticalPath": [_key(key) for key in plan.critical_path],
+        "predictedMs": plan.predicted_ms,
+        "levels": plan.levels,
+    }
+
+
+def _describe_planned_step(step: CheckedStep) -> dict[str, Any]:
+    return {
+        "key": _key(step.planned.key),
+        "component": _brief(step.component),
+        "action": step.planned.action,
+        "after": sorted(_key(key) for key in step.planned.after),
+        "host": step.component.host or (step.agent.hostname if step.agent else ""),
+        "agent": describe_agent_briefly(step.agent) if step.agent else None,
+        "command": step.command.summary if step.command else "",
+        "isAllowed": step.is_allowed,
+        "problems": map_problems(step.problems),
+        "predictedMs": step.predicted_ms,
+    }
+
+
+def map_problems(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    return [
+        {"code": problem.code, "message": problem.message}
+        | ({"component": problem.component} if problem.component else {})
+        for problem in problems
+    ]
+
+
+def _held_problem(hold: Any) -> dict[str, Any]:
+    person = hold.operation.requested_by
+    who = (person.name or person.email) if person else "somebody who has left"
+    message = f"{hold.component.name} is held by “{hold.operation.kind} {hold.operation.target}” of {who}."
+    return {"code": "held", "message": message, "component": hold.component.name}
+
+
+def _brief(component: Component) -> dict[str, str]:
+    return {"id": str(component.pk), "name": component.name, "state": component.state}
+
+
+def _key(key: StepKey) -> str:
+    component_id, action = key
+    return f"{component_id}:{action}"

@@ -1,0 +1,253 @@
+"""From a request to a checked plan: the pure planner's steps, with commands, agents, permissions and predictions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from apps.gateways.models import Agent
+from apps.gateways.selectors import get_agents_by_host
+from apps.maps.documents.commands import PreparedCommand, prepare_command
+from apps.maps.enums import ComponentState
+from apps.maps.models import Component, Map
+from apps.maps.planning.durations import count_levels, critical_path
+from apps.maps.planning.plans import (
+    Plan,
+    PlannedStep,
+    Scope,
+    StepAction,
+    plan_repair,
+    plan_restart,
+    plan_start,
+    plan_stop,
+)
+from apps.maps.selectors import load_graph
+from apps.operations.enums import OperationKind, StepState
+from apps.operations.models import ComponentHold, Step
+from apps.operations.selectors import agent_of
+from apps.operations.state_machine import condition_of
+from apps.orgs.models import User
+from apps.rbac.selectors import resolve_permissions
+
+StepKey = tuple[uuid.UUID, StepAction]
+
+DEFAULT_SCOPES = {
+    OperationKind.START: Scope.WITH_DEPENDENCIES,
+    OperationKind.STOP: Scope.WITH_DEPENDENTS,
+    OperationKind.RESTART: Scope.ALONE,
+}
+HISTORY_STEPS = 2000
+HISTORY_PER_ACTION = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something cannot be carried out, in words, with a stable code."""
+
+    code: str
+    message: str
+    component: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedStep:
+    """A planned step with everything its execution needs, or the problems that stand against it."""
+
+    planned: PlannedStep[uuid.UUID]
+    component: Component
+    agent: Agent | None
+    command: PreparedCommand | None
+    is_allowed: bool
+    predicted_ms: int | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPlan:
+    """What a dry run shows and an execution follows."""
+
+    kind: OperationKind
+    target: str
+    steps: Sequence[CheckedStep]
+    untouched: Sequence[Component]
+    problems: Sequence[Problem]
+    holds: Sequence[ComponentHold] = field(default_factory=list)
+    critical_path: Sequence[StepKey] = field(default_factory=list)
+    predicted_ms: int | None = None
+    levels: int = 0
+
+    @property
+    def is_executable(self) -> bool:
+        return bool(self.steps) and not self.problems and not any(step.problems for step in self.steps)
+
+    def all_problems(self) -> list[Problem]:
+        return [*self.problems, *(problem for step in self.steps for problem in step.problems)]
+
+
+def make_plan(
+    *, map: Map, user: User, kind: OperationKind, chosen: Collection[uuid.UUID], scope: Scope | None
+) -> CheckedPlan:
+    """The plan for a request on a Map. Writes nothing and sends nothing.
+
+    `chosen` are ids of components of this Map; empty means the whole Map. Unknown ids become problems.
+    """
+    components = {component.pk: component for component in Component.objects.filter(map=map).order_by("name")}
+    unknown = [Problem("unknown_component", f"This Map has no component {pk}.") for pk in set(chosen) - set(components)]
+    known = [pk for pk in chosen if pk in components]
+    plan = _plan(map, components, kind, known if chosen else list(components), scope, is_whole=not chosen)
+    plan = _without_missing_stops(plan, components)
+    checked = _check_steps(map, user, components, plan)
+    touched = plan.nodes
+    problems = unknown if plan.steps or unknown else [_nothing_to_do(kind, bool(components))]
+    durations = {step.planned.key: step.predicted_ms for step in checked if step.predicted_ms is not None}
+    path, total_ms = critical_path(plan.steps, durations)
+    return CheckedPlan(
+        kind=kind,
+        target=_target(map, components, plan, known, kind),
+        steps=checked,
+        untouched=[component for component in components.values() if component.pk not in touched],
+        problems=problems,
+        holds=list(
+            ComponentHold.objects.filter(component_id__in=touched).select_related(
+                "component", "operation__requested_by"
+            )
+        ),
+        critical_path=path,
+        # Honest: without a history of every step there is no prediction of the whole.
+        predicted_ms=total_ms if checked and len(durations) == len(checked) else None,
+        levels=count_levels(plan.steps),
+    )
+
+
+def _plan(
+    map: Map,
+    components: dict[uuid.UUID, Component],
+    kind: OperationKind,
+    chosen: Collection[uuid.UUID],
+    scope: Scope | None,
+    *,
+    is_whole: bool,
+) -> Plan[uuid.UUID]:
+    graph = load_graph(map.pk, components)
+    conditions = {pk: condition_of(ComponentState(component.state)) for pk, component in components.items()}
+    if kind is OperationKind.REPAIR:
+        return plan_repair(graph, conditions)
+    reach = Scope.ALONE if is_whole else scope or DEFAULT_SCOPES[kind]
+    if kind is OperationKind.START:
+        return plan_start(graph, conditions, chosen, reach)
+    if kind is OperationKind.STOP:
+        return plan_stop(graph, conditions, chosen, reach)
+    if len(chosen) == 1 and reach is Scope.ALONE:
+        [only] = chosen
+        if "restart" in components[only].spec.get("commands", {}):
+            return Plan((PlannedStep(only, StepAction.RESTART),), frozenset(chosen))
+    return plan_restart(graph, conditions, chosen, reach)
+
+
+def _without_missing_stops(plan: Plan[uuid.UUID], components: dict[uuid.UUID, Component]) -> Plan[uuid.UUID]:
+    """A failed component without a stop command is simply started: there is nothing of it to stop."""
+    dropped = {
+        step.key
+        for step in plan.steps
+        if step.action is StepAction.STOP
+        and components[step.node].state == ComponentState.FAILED
+        and "stop" not in components[step.node].spec.get("commands", {})
+    }
+    kept = [PlannedStep(step.node, step.action, step.after - dropped) for step in plan.steps if step.key not in dropped]
+    return Plan(tuple(kept), plan.roots) if dropped else plan
+
+
+def _check_steps(
+    map: Map, user: User, components: dict[uuid.UUID, Component], plan: Plan[uuid.UUID]
+) -> list[CheckedStep]:
+    by_host = get_agents_by_host(map.organization_id)
+    history = _durations(map)
+    perms = {action: f"component:{action}" for action in {step.action for step in plan.steps}}
+    granted = resolve_permissions(user, map.organization_id, perms.values())
+    checked = []
+    for step in plan.steps:
+        component = components[step.node]
+        agent = agent_of(component, by_host)
+        command = prepare_command(component.spec, step.action)
+        checked.append(
+            CheckedStep(
+                planned=step,
+                component=component,
+                agent=agent,
+                command=command,
+                is_allowed=granted[perms[step.action]],
+                predicted_ms=history.get(step.key),
+                problems=tuple(_problems(component, step.action, agent, command, granted[perms[step.action]])),
+            )
+        )
+    return checked
+
+
+def _problems(
+    component: Component,
+    action: StepAction,
+    agent: Agent | None,
+    command: PreparedCommand | None,
+    is_allowed: bool,
+) -> list[Problem]:
+    name = component.name
+    problems = []
+    if not is_allowed:
+        problems.append(Problem("permission_denied", f"You may not {action} {name}.", name))
+    if command is None:
+        problems.append(Problem("no_command", f"{name} has no {action} command.", name))
+    if agent is None:
+        where = f"host {component.host!r}" if component.host else "the host it asks for"
+        problems.append(Problem("unknown_host", f"{name}: no agent is known for {where}.", name))
+    elif not agent.is_online:
+        gateway = agent.gateway
+        if gateway is not None and not gateway.is_online:
+            message = f"{name}: the gateway {gateway.gateway_id}, by which {agent.agent_id} comes, is not connected."
+            problems.append(Problem("gateway_offline", message, name))
+        else:
+            message = f"{name}: the agent {agent.agent_id} is not connected."
+            problems.append(Problem("agent_offline", message, name))
+    return problems
+
+
+def _nothing_to_do(kind: OperationKind, has_components: bool) -> Problem:
+    if not has_components:
+        return Problem("nothing_to_do", "This Map has no components yet.")
+    messages = {
+        OperationKind.START: "Everything is already running.",
+        OperationKind.STOP: "Everything is already stopped.",
+        OperationKind.REPAIR: "Nothing has failed: there is nothing to repair.",
+    }
+    return Problem("nothing_to_do", messages.get(kind, "There is nothing to do."))
+
+
+def _target(
+    map: Map,
+    components: dict[uuid.UUID, Component],
+    plan: Plan[uuid.UUID],
+    chosen: Collection[uuid.UUID],
+    kind: OperationKind,
+) -> str:
+    about = plan.roots if kind is OperationKind.REPAIR else chosen
+    if not about:
+        return map.name
+    names = sorted(components[pk].name for pk in about)
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _durations(map: Map) -> dict[StepKey, int]:
+    """The median of the last durations of each component's actions, in milliseconds."""
+    rows = (
+        Step.objects.filter(operation__map=map, state=StepState.SUCCEEDED, component__isnull=False)
+        .order_by("-id")
+        .values_list("component_id", "action", "started_at", "finished_at")[:HISTORY_STEPS]
+    )
+    seen: dict[StepKey, list[float]] = {}
+    for component_id, action, started_at, finished_at in rows:
+        durations = seen.setdefault((component_id, StepAction(action)), [])
+        if len(durations) < HISTORY_PER_ACTION:
+            durations.append((finished_at - started_at).total_seconds() * 1000)
+    return {key: round(median(durations)) for key, durations in seen.items()}

@@ -1,0 +1,112 @@
+"""Reads that join components with agents, holds and health."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from django.db.models import Count, Prefetch, Q, QuerySet
+
+from apps.gateways.models import Agent, Command
+from apps.gateways.selectors import get_agents_by_host
+from apps.maps.models import Component, Map
+from apps.operations.enums import OperationState
+from apps.operations.models import Operation, StateChange, Step, StepOrder
+from apps.orgs.models import User
+
+
+def agent_of(component: Component, by_host: Mapping[str, Agent]) -> Agent | None:
+    """The agent that runs a component's commands: of its host, or the first online one that its selector fits."""
+    if component.host:
+        return by_host.get(component.host)
+    wanted = component.spec.get("hostSelector", {}).get("labels")
+    if not wanted:
+        return None
+    fitting = [agent for agent in by_host.values() if wanted.items() <= agent.labels.items()]
+    return min(fitting, key=lambda agent: (not agent.is_online, agent.agent_id), default=None)
+
+
+def components_of_agents(agents: Sequence[Agent]) -> dict[uuid.UUID, list[Component]]:
+    """The components that these agents run, by Map, Maps in the order of their ids."""
+    found: dict[uuid.UUID, list[Component]] = defaultdict(list)
+    for organization_id in {agent.organization_id for agent in agents}:
+        mine = {agent.pk for agent in agents if agent.organization_id == organization_id}
+        by_host = get_agents_by_host(organization_id)
+        names = {name for name, agent in by_host.items() if agent.pk in mine}
+        components = Component.objects.filter(Q(host__in=names) | Q(host=""), organization_id=organization_id)
+        for component in components.order_by("map_id", "pk"):
+            agent = agent_of(component, by_host)
+            if agent is not None and agent.pk in mine:
+                found[component.map_id].append(component)
+    return dict(sorted(found.items()))
+
+
+def list_maps(user: User) -> QuerySet[Map]:
+    """The Maps a person may see."""
+    return (
+        Map.objects.filter(organization__memberships__user=user)
+        .select_related("organization", "workspace")
+        .defer("documents")
+        .order_by("organization__name", "workspace__name", "name")
+    )
+
+
+def count_states(map_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, dict[str, int]]:
+    """How many components of each Map are in which state."""
+    rows = Component.objects.filter(map_id__in=map_ids).order_by().values_list("map_id", "state").annotate(Count("pk"))
+    counts: dict[uuid.UUID, dict[str, int]] = defaultdict(dict)
+    for map_id, state, count in rows:
+        counts[map_id][state] = count
+    return counts
+
+
+def running_operations(map_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Operation]:
+    """One running operation of each Map that has any, the newest."""
+    operations = Operation.objects.filter(map_id__in=map_ids, state=OperationState.RUNNING).order_by("id")
+    return {operation.map_id: operation for operation in operations}
+
+
+def with_steps(operations: QuerySet[Operation]) -> QuerySet[Operation]:
+    """Operations with what their description needs, in three queries."""
+    orders = Prefetch("orders_before", queryset=StepOrder.objects.only("step_id", "before_id"))
+    steps = Prefetch("steps", queryset=Step.objects.prefetch_related(orders))
+    return operations.select_related("requested_by").prefetch_related(steps)
+
+
+def shown_operations(map: Map) -> list[Operation]:
+    """What the Map page shows: operations that run, and the last that ended."""
+    operations = with_steps(Operation.objects.filter(map=map))
+    running = list(operations.filter(state=OperationState.RUNNING).order_by("-id"))
+    return running + list(operations.exclude(state=OperationState.RUNNING).order_by("-id")[:1])
+
+
+def changed_components(map: Map, since: int) -> QuerySet[Component]:
+    return shown_components(map).filter(version__gt=since)
+
+
+def shown_components(map: Map) -> QuerySet[Component]:
+    return Component.objects.filter(map=map).select_related("group", "hold").order_by("name")
+
+
+def list_state_changes(component: Component, limit: int = 20) -> QuerySet[StateChange]:
+    return component.state_changes.order_by("-id")[:limit]
+
+
+def list_recent_commands(component: Component, limit: int = 10) -> QuerySet[Command]:
+    return Command.objects.filter(subject=component.pk).select_related("agent").order_by("-id")[:limit]
+
+
+def neighbours(component: Component) -> dict[str, list[dict[str, Any]]]:
+    """What a component needs and what needs it, for the API."""
+    needed = component.needs_links.select_related("needs").order_by("needs__name")
+    needing = component.needed_by_links.select_related("component").order_by("component__name")
+    return {
+        "dependencies": [_neighbour(link.needs, link.kind) for link in needed],
+        "dependents": [_neighbour(link.component, link.kind) for link in needing],
+    }
+
+
+def _neighbour(component: Component, kind: str) -> dict[str, Any]:
+    return {"id": str(component.pk), "name": component.name, "kind": kind, "state": component.state}

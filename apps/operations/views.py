@@ -1,0 +1,42 @@
+"""Pages: the list of Maps, the Map, and the health endpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.core.serializers.json import DjangoJSONEncoder
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views import View
+
+from apps.gateways.selectors import count_online
+from apps.maps.access import access_map_by_path
+from apps.operations.payloads import describe_map, describe_maps
+from apps.operations.selectors import list_maps
+
+
+class MapListView(LoginRequiredMixin, View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        maps = describe_maps(list_maps(request.user))
+        return render(request, "operations/map_list.html", {"maps": maps})
+
+
+class MapDetailView(LoginRequiredMixin, View):
+    def get(self, request: HttpRequest, organization: str, workspace: str, slug: str) -> HttpResponse:
+        map = access_map_by_path(request.user, organization, workspace, slug)
+        return render(request, "operations/map_detail.html", {"map": _plain(describe_map(map, request.user))})
+
+
+def _plain(payload: dict[str, Any]) -> dict[str, Any]:
+    """As the API would send it: ids and times as text."""
+    plain: dict[str, Any] = json.loads(json.dumps(payload, cls=DjangoJSONEncoder))
+    return plain
+
+
+class HealthView(View):
+    """For load balancers and supervisors: this process answers, and what is connected. Names nothing."""
+
+    def get(self, request: HttpRequest) -> JsonResponse:
+        return JsonResponse({"status": "ok", **count_online()})

@@ -1,0 +1,1 @@
+"""Organizations, people, memberships, workspaces, sign-in and API tokens."""

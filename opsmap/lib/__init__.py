@@ -1,0 +1,1 @@
+"""Small pure helpers, one topic a file. Knows no app and has no models."""
