@@ -1,4 +1,4 @@
-"""Which protocol goes where: HTTP to Django, browsers' sockets behind session and Origin, gateways' sockets as they are."""
+"""Which protocol goes where: HTTP to Django, browsers behind session and Origin, gateways behind their certificate."""
 
 from __future__ import annotations
 
