@@ -22,7 +22,7 @@ if not os.environ.get("OPSMAP_DATABASE_URL"):
         returncode=4,
     )
 
-PASSWORD = "correct-horse-battery"
+PASSWORD = "correct-horse-battery"  # noqa: S105
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ class PeerCertificateProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, which also hands the verified peer certificate to the application."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)
         application, der = self.app, transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
 
         async def with_peer(scope: Any, receive: Any, send: Any) -> None:

@@ -21,7 +21,7 @@ from apps.gateways.selectors import (
     list_gateways,
     wait_for_end,
 )
-from apps.orgs.authentication import actor_of
+from apps.orgs.authentication import actor_of, person_of
 
 MAX_WAIT_S = 30.0
 
@@ -36,21 +36,21 @@ class AgentsView(APIView):
     """GET the agents I may see."""
 
     def get(self, request: Request) -> Response:
-        return Response({"results": [describe_agent(agent) for agent in list_agents(request.user)]})
+        return Response({"results": [describe_agent(agent) for agent in list_agents(person_of(request))]})
 
 
 class GatewaysView(APIView):
     """GET the gateways I may see."""
 
     def get(self, request: Request) -> Response:
-        return Response({"results": [describe_gateway(gateway) for gateway in list_gateways(request.user)]})
+        return Response({"results": [describe_gateway(gateway) for gateway in list_gateways(person_of(request))]})
 
 
 class AgentCommandsView(APIView):
     """POST one command to one agent; answers 202 at once. `Idempotency-Key` makes a repeated request harmless."""
 
     def post(self, request: Request, agent_id: uuid.UUID) -> Response:
-        agent = access_agent(request.user, agent_id, perm="agent:execute")
+        agent = access_agent(person_of(request), agent_id, perm="agent:execute")
         body = CommandBody(data=request.data)
         body.is_valid(raise_exception=True)
         if not agent.is_online:
@@ -73,7 +73,7 @@ class CommandView(APIView):
     """GET how a command stands; `?wait=5` answers when it has ended, or after that many seconds."""
 
     def get(self, request: Request, command_id: uuid.UUID) -> Response:
-        command = access_command(request.user, command_id)
+        command = access_command(person_of(request), command_id)
         wait = request.query_params.get("wait", "")
         if command.is_open and wait.isdigit():
             command = wait_for_end(command.pk, timeout_s=min(float(wait), MAX_WAIT_S))
@@ -84,7 +84,9 @@ class CommandCancelView(APIView):
     """POST asks for the end of a command."""
 
     def post(self, request: Request, command_id: uuid.UUID) -> Response:
-        command = access_command(request.user, command_id)
-        access_agent(request.user, command.agent_id, perm="agent:execute")
+        command = access_command(person_of(request), command_id)
+        access_agent(person_of(request), command.agent_id, perm="agent:execute")
         cancel_command(command=command, actor=actor_of(request))
-        return Response(describe_command(access_command(request.user, command_id)), status=status.HTTP_202_ACCEPTED)
+        return Response(
+            describe_command(access_command(person_of(request), command_id)), status=status.HTTP_202_ACCEPTED
+        )

@@ -40,7 +40,7 @@ async def _in_database(function: Callable[..., T], /, **arguments: Any) -> T:
     return result
 
 
-class LinkConsumer(AsyncWebsocketConsumer):
+class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     """One gateway's connection. Only what TLS verified says who it is."""
 
     async def connect(self) -> None:

@@ -16,7 +16,7 @@ from apps.maps.documents.loading import load_map
 from apps.maps.documents.reading import MAX_DOCUMENT_BYTES, SourceFile
 from apps.maps.documents.schema import SCHEMA
 from apps.orgs.access import access_workspace
-from apps.orgs.authentication import actor_of
+from apps.orgs.authentication import actor_of, person_of
 
 
 class DocumentBody(serializers.Serializer[Any]):
@@ -45,8 +45,10 @@ class MapsView(APIView):
 
     def post(self, request: Request) -> Response:
         body = _checked(NewMapBody(data=request.data))
-        workspace = access_workspace(request.user, body.validated_data["workspaceId"], perm="workspace:create")
-        created = create_map(workspace=workspace, sources=body.sources(), owner=request.user, actor=actor_of(request))
+        workspace = access_workspace(person_of(request), body.validated_data["workspaceId"], perm="workspace:create")
+        created = create_map(
+            workspace=workspace, sources=body.sources(), owner=person_of(request), actor=actor_of(request)
+        )
         return Response({"id": str(created.pk), "slug": created.slug}, status=status.HTTP_201_CREATED)
 
 
@@ -63,10 +65,10 @@ class DocumentsView(APIView):
     """GET the documents of a Map · PUT replaces them and with them its structure."""
 
     def get(self, request: Request, map_id: uuid.UUID) -> Response:
-        return Response({"documents": access_map(request.user, map_id).documents})
+        return Response({"documents": access_map(person_of(request), map_id).documents})
 
     def put(self, request: Request, map_id: uuid.UUID) -> Response:
-        map = access_map(request.user, map_id, perm="map:edit")
+        map = access_map(person_of(request), map_id, perm="map:edit")
         body = _checked(DocumentsBody(data=request.data))
         has_changed = apply_documents(map=map, sources=body.sources(), actor=actor_of(request))
         return Response({"hasChanged": has_changed})

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from opsmap.lib.problems import ProblemError
 
-if TYPE_CHECKING:
-    from apps.maps.documents.faults import DocumentFault
+
+class Fault(Protocol):
+    """What `documents.faults.DocumentFault` is; this module is below it."""
+
+    @property
+    def message(self) -> str: ...
+
+    def as_json(self) -> dict[str, Any]: ...
 
 
 class DocumentsError(ProblemError):
@@ -17,7 +24,7 @@ class DocumentsError(ProblemError):
     code = "invalid_documents"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
-    def __init__(self, faults: list[DocumentFault]) -> None:
+    def __init__(self, faults: Sequence[Fault]) -> None:
         count = f"{len(faults)} faults" if len(faults) != 1 else "1 fault"
         super().__init__(f"The documents have {count}.", errors=[fault.as_json() for fault in faults])
         self.faults = faults

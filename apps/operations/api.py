@@ -35,7 +35,7 @@ from apps.operations.payloads import (
 )
 from apps.operations.plans import make_plan
 from apps.operations.selectors import list_maps, with_steps
-from apps.orgs.authentication import actor_of
+from apps.orgs.authentication import actor_of, person_of
 
 DEFAULT_LOG_BYTES = 16 * 1024
 MAX_LOG_BYTES = 256 * 1024
@@ -54,23 +54,23 @@ class MapsView(maps_api.MapsView):
     """GET the Maps I may see, with their state · POST a new one (apps.maps)."""
 
     def get(self, request: Request) -> Response:
-        return Response({"results": describe_maps(list_maps(request.user))})
+        return Response({"results": describe_maps(list_maps(person_of(request)))})
 
 
 class MapView(APIView):
     """GET a whole Map (304 by ETag if nothing changed) · DELETE it."""
 
     def get(self, request: Request, map_id: uuid.UUID) -> Response:
-        map = access_map(request.user, map_id)
+        map = access_map(person_of(request), map_id)
         # The version says what the Map shows; the person, because the answer tells what they may do.
-        etag = f'"{map.pk.hex}-{map.version}-{request.user.pk.hex}"'
+        etag = f'"{map.pk.hex}-{map.version}-{person_of(request).pk.hex}"'
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
         if request.headers.get("If-None-Match") == etag:
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
-        return Response(describe_map(map, request.user), headers=headers)
+        return Response(describe_map(map, person_of(request)), headers=headers)
 
     def delete(self, request: Request, map_id: uuid.UUID) -> Response:
-        delete_map(map=access_map(request.user, map_id, perm="map:delete"), actor=actor_of(request))
+        delete_map(map=access_map(person_of(request), map_id, perm="map:delete"), actor=actor_of(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -78,14 +78,14 @@ class ComponentView(APIView):
     """GET everything about one component."""
 
     def get(self, request: Request, component_id: uuid.UUID) -> Response:
-        return Response(describe_component_fully(access_component(request.user, component_id)))
+        return Response(describe_component_fully(access_component(person_of(request), component_id)))
 
 
 class ComponentLogView(APIView):
     """GET the end of the log of a component's newest job, fetched from its host now."""
 
     def get(self, request: Request, component_id: uuid.UUID) -> Response:
-        component = access_component(request.user, component_id, perm="component:logs")
+        component = access_component(person_of(request), component_id, perm="component:logs")
         asked = request.query_params.get("bytes", "")
         max_bytes = min(int(asked), MAX_LOG_BYTES) if asked.isdigit() and int(asked) else DEFAULT_LOG_BYTES
         return Response(_read_log(component, max_bytes, actor_of(request)))
@@ -112,7 +112,7 @@ def _read_log(component: Component, max_bytes: int, actor: Actor) -> dict[str, A
     command = wait_for_end(command.pk, timeout_s=LOG_TIMEOUT_S)
     if command.state != CommandState.SUCCEEDED:
         raise LogUnavailableError(command.detail or f"{job.agent.hostname} did not answer in time.")
-    result = command.result
+    result: dict[str, Any] = command.result or {}
     return {
         "text": result["text"],
         "size": result["size"],
@@ -126,17 +126,17 @@ class MapOperationsView(APIView):
     """GET the last operations of a Map · POST a new one, or its dry run."""
 
     def get(self, request: Request, map_id: uuid.UUID) -> Response:
-        operations = with_steps(Operation.objects.filter(map=access_map(request.user, map_id)))
+        operations = with_steps(Operation.objects.filter(map=access_map(person_of(request), map_id)))
         return Response({"results": [describe_operation(item) for item in operations.order_by("-id")[:50]]})
 
     def post(self, request: Request, map_id: uuid.UUID) -> Response:
-        map = access_map(request.user, map_id)
+        map = access_map(person_of(request), map_id)
         body = OperationBody(data=request.data)
         body.is_valid(raise_exception=True)
         fields = body.validated_data
         wish = {
             "map": map,
-            "user": request.user,
+            "user": person_of(request),
             "kind": OperationKind(fields["kind"]),
             "chosen": fields["components"],
             "scope": Scope(fields["scope"]) if fields.get("scope") else None,
@@ -158,7 +158,7 @@ class OperationCancelView(APIView):
     """POST: begin nothing new. Needs the permission for what the operation does."""
 
     def post(self, request: Request, operation_id: uuid.UUID) -> Response:
-        operation = access_operation(request.user, operation_id)
+        operation = access_operation(person_of(request), operation_id)
         needed = "restart" if operation.kind == OperationKind.REPAIR else operation.kind
         if not request.user.has_perm(f"component:{needed}", operation.map):
             raise PermissionDenied(f"You may not cancel this (component:{needed}).")
@@ -167,4 +167,4 @@ class OperationCancelView(APIView):
 
 
 def _described(request: Request, operation_id: uuid.UUID) -> dict[str, Any]:
-    return describe_operation(access_operation(request.user, operation_id))
+    return describe_operation(access_operation(person_of(request), operation_id))

@@ -32,7 +32,7 @@ SIGN_IN_AGAIN = 4401
 NOT_FOUND = 4404
 
 
-class _WatchConsumer(AsyncWebsocketConsumer):
+class _WatchConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     """A socket that sends what is new, at once when it has been quiet, otherwise after a pause."""
 
     async def connect(self) -> None:

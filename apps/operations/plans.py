@@ -249,5 +249,7 @@ def _durations(map: Map) -> dict[StepKey, int]:
     for component_id, action, started_at, finished_at in rows:
         durations = seen.setdefault((component_id, StepAction(action)), [])
         if len(durations) < HISTORY_PER_ACTION:
+            assert started_at is not None
+            assert finished_at is not None
             durations.append((finished_at - started_at).total_seconds() * 1000)
     return {key: round(median(durations)) for key, durations in seen.items()}

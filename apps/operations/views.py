@@ -15,18 +15,19 @@ from apps.gateways.selectors import count_online
 from apps.maps.access import access_map_by_path
 from apps.operations.payloads import describe_map, describe_maps
 from apps.operations.selectors import list_maps
+from apps.orgs.authentication import person_of
 
 
 class MapListView(LoginRequiredMixin, View):
     def get(self, request: HttpRequest) -> HttpResponse:
-        maps = describe_maps(list_maps(request.user))
+        maps = describe_maps(list_maps(person_of(request)))
         return render(request, "operations/map_list.html", {"maps": maps})
 
 
 class MapDetailView(LoginRequiredMixin, View):
     def get(self, request: HttpRequest, organization: str, workspace: str, slug: str) -> HttpResponse:
-        map = access_map_by_path(request.user, organization, workspace, slug)
-        return render(request, "operations/map_detail.html", {"map": _plain(describe_map(map, request.user))})
+        map = access_map_by_path(person_of(request), organization, workspace, slug)
+        return render(request, "operations/map_detail.html", {"map": _plain(describe_map(map, person_of(request)))})
 
 
 def _plain(payload: dict[str, Any]) -> dict[str, Any]:

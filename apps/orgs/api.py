@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from apps.audit.actor import Actor
 from apps.orgs.access import access_token
 from apps.orgs.actions import issue_token, record_sign_in, revoke_token
-from apps.orgs.authentication import actor_of
+from apps.orgs.authentication import actor_of, person_of
 from apps.orgs.exceptions import SignInError
 from apps.orgs.models import User
 from apps.orgs.selectors import describe_session, describe_token
@@ -94,5 +94,5 @@ class TokenView(APIView):
     """DELETE revokes one of my tokens."""
 
     def delete(self, request: Request, token_id: uuid.UUID) -> Response:
-        revoke_token(token=access_token(request.user, token_id), actor=actor_of(request))
+        revoke_token(token=access_token(person_of(request), token_id), actor=actor_of(request))
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.http import HttpRequest
 from rest_framework import authentication, exceptions
 from rest_framework.request import Request
 
@@ -34,6 +35,12 @@ class BearerTokenAuthentication(authentication.BaseAuthentication):
         return "Bearer"
 
 
+def person_of(request: HttpRequest | Request) -> User:
+    """The signed-in person. For views that let nobody else in."""
+    assert isinstance(request.user, User)
+    return request.user
+
+
 def actor_of(request: Request) -> Actor:
-    """The person behind a request, with the address it came from."""
-    return Actor.person(request.user, ip=str(request.META.get("REMOTE_ADDR") or ""))
+    """The author of what a request asks, with the address it came from."""
+    return Actor.person(person_of(request), ip=str(request.META.get("REMOTE_ADDR") or ""))

@@ -181,9 +181,10 @@ def _overdue(moment: datetime) -> Sequence[tuple[uuid.UUID, str]]:
     )
     silent = Command.objects.filter(
         state__in=[CommandState.RECEIVED, CommandState.STARTED], not_after__lt=moment - ANSWER_GRACE
-    ).values_list("pk", "state", "received_at", "timeout_ms")
+    ).values_list("pk", "state", "not_after", "timeout_ms")
     overdue = list(late[:500])
-    for pk, state, received_at, timeout_ms in silent[:2000]:
-        if received_at + timedelta(milliseconds=timeout_ms) + ANSWER_GRACE < moment:
+    for pk, state, not_after, timeout_ms in silent[:2000]:
+        # It began before `not_after` at the latest.
+        if not_after + timedelta(milliseconds=timeout_ms) + ANSWER_GRACE < moment:
             overdue.append((pk, state))
     return overdue

@@ -47,7 +47,7 @@ def _wire_spec(command: dict[str, Any], name: str) -> dict[str, Any]:
     if "command" in command:
         # Split as a shell would, run without one: no expansion, no pipe, nothing to inject.
         path, *arguments = shlex.split(command["command"])
-        return {"type": "execute", "path": path, **common, "args": [*arguments, *common["args"]]}
+        return {"type": "execute", "path": path, **common, "args": [*arguments, *command.get("args", [])]}
     if "script" in command:
         script = command["script"]
         return {"type": "script", **({"path": script} if isinstance(script, str) else script), **common}

@@ -61,7 +61,7 @@ def load_map(sources: Iterable[SourceFile], *, default_name: str = "") -> tuple[
     _check_whole(collected)
     if collected.faults:
         return None, collected.faults
-    header = collected.maps[0].data if collected.maps else {"metadata": {"name": default_name}}
+    header: dict[str, Any] = collected.maps[0].data if collected.maps else {"metadata": {"name": default_name}}
     spec = header.get("spec") or {}
     components = tuple(_component(document.data) for document in collected.components)
     parsed = ParsedMap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,10 +51,10 @@ def _leaves(error: ValidationError) -> Iterator[ValidationError]:
 def _faults_of(document: RawDocument, error: ValidationError) -> Iterator[DocumentFault]:
     path: Path = tuple(error.absolute_path)
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = sorted(error.schema.get("properties", {}))
+        known = sorted(error.schema["properties"])  # type: ignore[index]
         for key in sorted(set(error.instance) - set(known)):
             yield document.fault((*path, key), found="an unknown key", expected=f"one of {', '.join(known)}")
-    elif error.validator == "required":
+    elif error.validator == "required" and isinstance(error.validator_value, list):
         missing = next(key for key in error.validator_value if repr(key) in error.message)
         yield document.fault(path, found=f"no key {missing!r}", expected=f"the key {missing!r}")
     else:
@@ -61,7 +62,7 @@ def _faults_of(document: RawDocument, error: ValidationError) -> Iterator[Docume
 
 
 def _expectation(error: ValidationError) -> str:
-    value = error.validator_value
+    value: Any = error.validator_value
     match error.validator:
         case "type":
             names = [value] if isinstance(value, str) else value
@@ -99,7 +100,10 @@ def _command_faults(document: RawDocument) -> Iterator[DocumentFault]:
     for section in ("commands", "actions"):
         commands = spec.get(section)
         for name, command in commands.items() if isinstance(commands, dict) else ():
-            if isinstance(command, dict) and sum(kind in command for kind in COMMAND_KINDS) != 1:
+            if not isinstance(command, dict):
+                continue
+            yield from _line_faults(document, ("spec", section, name, "command"), command.get("command"))
+            if sum(kind in command for kind in COMMAND_KINDS) != 1:
                 found = [kind for kind in COMMAND_KINDS if kind in command]
                 yield document.fault(
                     ("spec", section, name),
@@ -108,3 +112,18 @@ def _command_faults(document: RawDocument) -> Iterator[DocumentFault]:
                 )
     if "host" in spec and "hostSelector" in spec:
         yield document.fault(("spec", "hostSelector"), found="host and hostSelector", expected="only one of the two")
+
+
+def _line_faults(document: RawDocument, path: Path, line: Any) -> Iterator[DocumentFault]:
+    """A command line must split into a program and its arguments."""
+    if not isinstance(line, str) or not line:
+        return
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        yield document.fault(
+            path, found=f"{shown(line)} ({str(error).lower()})", expected="a program and its arguments"
+        )
+        return
+    if not words:
+        yield document.fault(path, found=shown(line), expected="a program and its arguments")

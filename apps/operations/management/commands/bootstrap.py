@@ -15,9 +15,8 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from apps.audit.actor import Actor
-from apps.gateways.actions.sessions import register_gateway
+from apps.gateways.actions.certificates import ensure_development_certificates
 from apps.gateways.exceptions import PkiError
-from apps.gateways.pki import ensure_authorities, ensure_leaf
 from apps.maps.actions import apply_documents, create_map
 from apps.maps.documents.reading import SourceFile
 from apps.maps.exceptions import DocumentsError
@@ -25,14 +24,11 @@ from apps.maps.models import Map
 from apps.operations.actions.states import reset_states
 from apps.orgs.actions import create_organization, create_user, create_workspace
 from apps.orgs.models import Organization, User, Workspace
-from opsmap_protocol.enums import PeerRole
-from opsmap_protocol.identity import BACKEND_URI, Identity
 
 ACTOR = Actor.system("bootstrap")
 OWNER_EMAIL = "owner@acme.example"
 GATEWAY_ID = "gateway-local"
 AGENT_IDS = ("srv-data-01", "srv-app-01")
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Command(BaseCommand):
@@ -49,7 +45,13 @@ class Command(BaseCommand):
             owner = _ensure_owner(credentials)
             organization, workspace = _ensure_organization(owner)
         try:
-            _ensure_certificates(pki, organization)
+            ensure_development_certificates(
+                folder=pki,
+                organization_id=organization.pk,
+                gateway_id=GATEWAY_ID,
+                agent_ids=AGENT_IDS,
+                actor=ACTOR,
+            )
         except PkiError as error:
             raise CommandError(str(error)) from None
         if documents is not None:
@@ -82,20 +84,6 @@ def _ensure_organization(owner: User) -> tuple[Organization, Workspace]:
     if workspace is None:
         workspace = create_workspace(organization=organization, name="Production", slug="production", actor=ACTOR)
     return organization, workspace
-
-
-def _ensure_certificates(pki: Path, organization: Organization) -> None:
-    authorities = ensure_authorities(pki / "ca")
-    leaf = pki / "leaf"
-    ensure_leaf(leaf, "backend", authorities[PeerRole.BACKEND], uri=BACKEND_URI, hosts=LOCAL_HOSTS)
-    gateway = Identity(str(organization.pk), PeerRole.GATEWAY, GATEWAY_ID)
-    certificate = ensure_leaf(leaf, GATEWAY_ID, authorities[PeerRole.GATEWAY], uri=gateway.uri, hosts=LOCAL_HOSTS)
-    register_gateway(
-        organization_id=organization.pk, gateway_id=GATEWAY_ID, certificate_sha256=certificate, actor=ACTOR
-    )
-    for agent_id in AGENT_IDS:
-        agent = Identity(str(organization.pk), PeerRole.AGENT, agent_id)
-        ensure_leaf(leaf, f"agent-{agent_id}", authorities[PeerRole.AGENT], uri=agent.uri, hosts=[agent_id])
 
 
 def _load_documents(folder: Path, workspace: Workspace, owner: User) -> None:
