@@ -34,6 +34,7 @@ class Graph(Generic[K]):
 
     def __init__(self, nodes: Iterable[K], edges: Iterable[Edge[K]]) -> None:
         self.needs: dict[K, list[K]] = {node: [] for node in nodes}
+        self._position = {node: position for position, node in enumerate(self.needs)}
         self.needed_by: dict[K, list[K]] = {node: [] for node in self.needs}
         self.strong_needs: dict[K, list[K]] = {node: [] for node in self.needs}
         self.strong_needed_by: dict[K, list[K]] = {node: [] for node in self.needs}
@@ -64,21 +65,27 @@ class Graph(Generic[K]):
 
         Without looking through the unselected, `a → b → c` with b left alone would let a and c run at the same time.
         """
-        reachable: dict[K, set[K]] = {}
-        for node in TopologicalSorter(self.needs).static_order():
-            nearest: set[K] = set()
-            for needed in self.needs[node]:
-                nearest |= {needed} if needed in selected else reachable[needed]
-            reachable[node] = nearest
-        return {node: reachable[node] for node in self.needs if node in selected}
+        above = _closure(self.needed_by, selected)
+        between = _closure(self.needs, selected, within=above)
+        inner = {node: [needed for needed in self.needs[node] if needed in between] for node in between}
+        nearest: dict[K, set[K]] = {}
+        for node in TopologicalSorter(inner).static_order():
+            waits: set[K] = set()
+            for needed in inner[node]:
+                waits |= {needed} if needed in selected else nearest[needed]
+            nearest[node] = waits
+        # In the order the nodes were given; a small selection of a large Map is not worth a walk through all of it.
+        ordered = sorted(selected, key=self._position.__getitem__)
+        return {node: nearest[node] for node in ordered}
 
 
-def _closure(links: Mapping[K, Iterable[K]], roots: Iterable[K]) -> set[K]:
+def _closure(links: Mapping[K, Iterable[K]], roots: Iterable[K], within: set[K] | None = None) -> set[K]:
+    """The roots and all that the links lead to, without leaving `within`."""
     seen = set(roots)
     frontier = list(seen)
     while frontier:
         for neighbour in links[frontier.pop()]:
-            if neighbour not in seen:
+            if neighbour not in seen and (within is None or neighbour in within):
                 seen.add(neighbour)
                 frontier.append(neighbour)
     return seen

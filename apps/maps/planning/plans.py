@@ -123,8 +123,9 @@ def _starts(graph: Graph[K], to_start: set[K]) -> Iterable[PlannedStep[K]]:
 
 
 def _stops(graph: Graph[K], to_stop: set[K]) -> Iterable[PlannedStep[K]]:
-    waits: dict[K, set[tuple[K, StepAction]]] = {node: set() for node in graph.needs if node in to_stop}
-    for node, befores in graph.order_within(to_stop).items():
+    order = graph.order_within(to_stop)
+    waits: dict[K, set[tuple[K, StepAction]]] = {node: set() for node in order}
+    for node, befores in order.items():
         for needed in befores:
             waits[needed].add((node, StepAction.STOP))
     return _in_order(PlannedStep(node, StepAction.STOP, frozenset(after)) for node, after in waits.items())
