@@ -39,6 +39,12 @@ def _quick_hashes(settings: object) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # type: ignore[attr-defined]
 
 
+@pytest.fixture(autouse=True)
+def _static_files_when_asked(settings: object) -> None:
+    """WhiteNoise would look at every static file for each test client, and miss the folder that only a build makes."""
+    settings.WHITENOISE_AUTOREFRESH = True  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
 class Cast:
     """Who appears in tests. Everybody's password is `PASSWORD`."""

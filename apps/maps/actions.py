@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, ProtectedError
 from django.utils.text import slugify
 
 from apps.audit.actions import record_event
 from apps.audit.actor import Actor
 from apps.maps.documents.loading import ParsedComponent, ParsedMap, load_map
 from apps.maps.documents.reading import SourceFile
-from apps.maps.exceptions import DocumentsError, NameTakenError
+from apps.maps.exceptions import DocumentsError, MapBusyError, NameTakenError
 from apps.maps.models import Component, ComponentGroup, Dependency, Map
 from apps.maps.signals import map_structure_changed
 from apps.orgs.models import User, Workspace
@@ -38,6 +39,8 @@ def create_map(*, workspace: Workspace, sources: Sequence[SourceFile], owner: Us
     """
     parsed = _load(sources)
     slug = slugify(parsed.name)[:80] or "map"
+    # Two Maps of one name at the same time: the second waits here and then finds the first.
+    Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
     if Map.objects.filter(workspace=workspace, slug=slug).exists():
         raise NameTakenError(f"This workspace already has a Map named {parsed.name!r}.")
     created = Map.objects.create(
@@ -54,6 +57,7 @@ def apply_documents(*, map: Map, sources: Sequence[SourceFile], actor: Actor) ->
 
     Raises:
         DocumentsError: with every fault; the Map stays as it was.
+        MapBusyError: an operation holds a component that the documents no longer have.
     """
     parsed = _load(sources, default_name=map.name)
     locked = Map.objects.select_for_update(no_key=True).get(pk=map.pk)
@@ -66,6 +70,11 @@ def apply_documents(*, map: Map, sources: Sequence[SourceFile], actor: Actor) ->
 
 @transaction.atomic
 def delete_map(*, map: Map, actor: Actor) -> None:
+    """The Map and all that is on it.
+
+    Raises:
+        MapBusyError: an operation holds one of its components.
+    """
     record_event(
         "map.deleted",
         actor=actor,
@@ -74,8 +83,18 @@ def delete_map(*, map: Map, actor: Actor) -> None:
         details={"name": map.name},
     )
     map_id, organization_id = map.pk, map.organization_id
-    map.delete()
+    with _refused_if_held():
+        map.delete()
     map_structure_changed.send(sender=Map, map_id=map_id, organization_id=organization_id)
+
+
+@contextmanager
+def _refused_if_held() -> Iterator[None]:
+    """The app above protects components that an operation holds from deletion."""
+    try:
+        yield
+    except ProtectedError:
+        raise MapBusyError("An operation holds a component that would go: wait for it to end, or cancel it.") from None
 
 
 def _load(sources: Sequence[SourceFile], default_name: str = "Map") -> ParsedMap:
@@ -120,7 +139,8 @@ def _write_groups(map: Map, parsed: ParsedMap) -> dict[str, ComponentGroup]:
 def _write_components(
     map: Map, parsed: Sequence[ParsedComponent], groups: dict[str, ComponentGroup], version: int
 ) -> dict[str, Component]:
-    Component.objects.filter(map=map).exclude(name__in=[item.name for item in parsed]).delete()
+    with _refused_if_held():
+        Component.objects.filter(map=map).exclude(name__in=[item.name for item in parsed]).delete()
     Component.objects.bulk_create(
         [_component(map, item, groups, version) for item in parsed],
         update_conflicts=True,

@@ -19,13 +19,16 @@ from apps.orgs.access import access_workspace
 from apps.orgs.authentication import actor_of, person_of
 
 
+MAX_DOCUMENTS = 5_000
+
+
 class DocumentBody(serializers.Serializer[Any]):
     path = serializers.CharField(max_length=300)
     content = serializers.CharField(max_length=MAX_DOCUMENT_BYTES, trim_whitespace=False, allow_blank=True)
 
 
 class DocumentsBody(serializers.Serializer[Any]):
-    documents = DocumentBody(many=True, allow_empty=False)
+    documents = DocumentBody(many=True, allow_empty=False, max_length=MAX_DOCUMENTS)
 
     def sources(self) -> list[SourceFile]:
         return [SourceFile(item["path"], item["content"]) for item in self.validated_data["documents"]]

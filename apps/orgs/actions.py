@@ -115,5 +115,6 @@ def record_sign_in(*, email: str, user: User | None, actor: Actor) -> None:
         actor=actor,
         organization_id=None,
         target={"type": "user", "userId": str(user.pk) if user else ""},
-        details={"email": email[:254]},
+        # Whatever was typed: a form hands over what it refused, and JSON in PostgreSQL cannot hold a NUL.
+        details={"email": email.replace("\0", "")[:254]},
     )

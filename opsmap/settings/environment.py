@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 
 class InvalidValueError(ValueError):
@@ -34,7 +34,7 @@ def _path(value: str) -> Path:
 
 def _bind(value: str) -> tuple[str, int]:
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidValueError("host:port")
     return host, int(port)
 
@@ -45,20 +45,32 @@ def _log_level(value: str) -> str:
     return value.upper()
 
 
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise InvalidValueError("a whole number from 1 on")
+    return int(value)
+
+
+def _split_url(value: str) -> SplitResult:
+    """Raises InvalidValueError without the value: `urlsplit` quotes what may be a password."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise InvalidValueError("a URL with a port between 1 and 65535") from None
+    return parts
+
+
 def _redis_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+    if _split_url(value).scheme not in {"redis", "rediss", "unix"}:
         raise InvalidValueError("redis://host:port/0, rediss://… or unix:///path?db=0")
     return value
 
 
 def _database(value: str) -> dict[str, Any]:
     """A Django database entry. A socket folder travels as `?host=/folder`, as libpq writes it."""
-    parts = urlsplit(value)
+    parts = _split_url(value)
     name = unquote(parts.path.lstrip("/"))
-    try:
-        port = parts.port
-    except ValueError:
-        raise InvalidValueError("a port between 1 and 65535") from None
     if parts.scheme not in {"postgresql", "postgres"} or not name:
         raise InvalidValueError("postgresql://user:password@host:port/name or …@/name?host=/socket/folder")
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
@@ -69,7 +81,7 @@ def _database(value: str) -> dict[str, Any]:
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
-        "PORT": query.pop("port", None) or (str(port) if port else ""),
+        "PORT": query.pop("port", None) or (str(parts.port) if parts.port else ""),
         "OPTIONS": query,
     }
 
@@ -104,7 +116,7 @@ VARIABLES = (
     ),
     Variable("OPSMAP_PKI_DIR", _path, ".opsmap/pki", "Certificates of the link to gateways."),
     Variable("OPSMAP_LINK_BIND", _bind, "127.0.0.1:9443", "Where gateways connect (mutual TLS)."),
-    Variable("OPSMAP_DB_POOL_SIZE", int, "16", "The most database connections of one process."),
+    Variable("OPSMAP_DB_POOL_SIZE", _count, "16", "The most database connections of one process."),
     Variable("OPSMAP_LOG_LEVEL", _log_level, "info", "debug, info, warning or error."),
 )
 
@@ -127,8 +139,6 @@ def read_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[s
             values[variable.name] = variable.parse(raw)
         except InvalidValueError as error:
             faults.append(f"{variable.name}: expected {error}, found {_shown(variable, raw)}")
-        except ValueError:
-            faults.append(f"{variable.name}: expected a number, found {raw!r}")
     secret = values.get("OPSMAP_SECRET_KEY")
     if secret is not None and len(secret) < MIN_SECRET_KEY_LENGTH:
         faults.append(f"OPSMAP_SECRET_KEY: expected at least {MIN_SECRET_KEY_LENGTH} characters, found {len(secret)}")
@@ -136,8 +146,8 @@ def read_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[s
 
 
 def _shown(variable: Variable, raw: str) -> str:
-    """The value as found, but never a password."""
-    return "a value with a password in it" if "@" in raw and "URL" in variable.name else repr(raw)
+    """The value as found, but never a password: a mistyped URL may have one anywhere."""
+    return "something else (not shown: it may have a password in it)" if "URL" in variable.name else repr(raw)
 
 
 def require_environment(environ: Mapping[str, str]) -> dict[str, Any]:

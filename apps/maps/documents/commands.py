@@ -93,15 +93,30 @@ def _default_check(component_spec: dict[str, Any], spec: dict[str, Any], name: s
         expected = "stopped" if is_stop else "running"
         return {"type": "service_status", "service_name": spec["service_name"], "expected_status": expected}
     health = component_spec.get("healthcheck")
-    if health and health["type"] == "tcp":
-        where = {"port": health["port"], "host": health.get("host", "localhost")}
-        return {"type": "port_open", **where, "should_be_open": not is_stop}
-    if health and health["type"] == "http" and not is_stop:
-        keys = {key: health[key] for key in ("url", "expected_status", "body_contains") if key in health}
-        return {"type": "http_healthy", **keys}
-    if health and health["type"] == "process":
-        kind = "process_stopped" if is_stop else "process_running"
-        return {"type": kind, "process_name": health["process_name"]}
+    return _check_of_health(health, is_stop=is_stop) if health else None
+
+
+def _check_of_health(health: dict[str, Any], *, is_stop: bool) -> dict[str, Any] | None:
+    """What the health check asks, asked once. After a stop its opposite, where there is exactly one."""
+
+    def given(*keys: str) -> dict[str, Any]:
+        return {key: health[key] for key in keys if key in health}
+
+    match health["type"]:
+        case "tcp":
+            where = {"port": health["port"], "host": health.get("host", "localhost")}
+            return {"type": "port_open", **where, "should_be_open": not is_stop}
+        case "process":
+            return {"type": "process_stopped" if is_stop else "process_running", **given("process_name")}
+        case "service":
+            expected = "stopped" if is_stop else "running"
+            return {"type": "service_status", **given("service_name"), "expected_status": expected}
+        case "http" if not is_stop:
+            return {"type": "http_healthy", **given("url", "expected_status", "body_contains")}
+        case "file" if not is_stop:
+            return {"type": "file_exists", **given("path", "should_exist")}
+        case "command" if not is_stop:
+            return {"type": "custom_command", **given("command", "args", "expected_exit_code")}
     return None
 
 
@@ -110,7 +125,8 @@ def _summary(spec: dict[str, Any]) -> str:
         case "execute":
             return shlex.join([spec["path"], *spec["args"]])
         case "script":
-            return shlex.join([spec.get("path") or "(inline script)", *spec["args"]])
+            what = shlex.quote(spec["path"]) if spec.get("path") else "(inline script)"
+            return " ".join([what, *map(shlex.quote, spec["args"])])
         case "service_control":
             return f"service {spec['service_name']}: {spec['action']}"
     return f"native {spec['name']}"

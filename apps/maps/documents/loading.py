@@ -50,6 +50,8 @@ class _Collected:
     maps: list[RawDocument] = field(default_factory=list)
     components: list[RawDocument] = field(default_factory=list)
     faults: list[DocumentFault] = field(default_factory=list)
+    is_complete: bool = True
+    """Whether every component's name is known: no file is unreadable and no document refused."""
 
 
 def load_map(sources: Iterable[SourceFile], *, default_name: str = "") -> tuple[ParsedMap | None, list[DocumentFault]]:
@@ -80,9 +82,11 @@ def _collect(sources: Iterable[SourceFile]) -> _Collected:
             continue
         documents, faults = read_documents(source)
         collected.faults += faults
+        collected.is_complete &= not faults
         for document in documents:
             document_faults = validate_document(document)
             collected.faults += document_faults
+            collected.is_complete &= not document_faults
             if not document_faults:
                 kind = document.data["kind"]
                 (collected.maps if kind == "Map" else collected.components).append(document)
@@ -105,20 +109,18 @@ def _check_whole(collected: _Collected) -> None:
             found = f"{name!r}, which {by_name[name].file} has too"
             faults.append(document.fault(("metadata", "name"), found=found, expected="a name of its own"))
         by_name.setdefault(name, document)
-    # With faults elsewhere, a name may be missing only because its document could not be read.
-    if not faults:
-        faults += _dependency_faults(by_name)
-    if not faults:
-        faults += _cycle_faults(by_name)
+    faults += _dependency_faults(by_name, is_complete=collected.is_complete)
+    faults += _cycle_faults(by_name)
 
 
-def _dependency_faults(by_name: dict[str, RawDocument]) -> Iterator[DocumentFault]:
+def _dependency_faults(by_name: dict[str, RawDocument], *, is_complete: bool) -> Iterator[DocumentFault]:
     for name, document in by_name.items():
         seen: set[str] = set()
         for path, dependency in _dependencies(document.data):
             if dependency.needs == name:
                 yield document.fault(path, found=f"{name!r} itself", expected="another component")
-            elif dependency.needs not in by_name:
+            elif is_complete and dependency.needs not in by_name:
+                # Otherwise a name may be missing only because its document has faults of its own.
                 yield document.fault(path, found=f"{dependency.needs!r}", expected="a component of this Map")
             elif dependency.needs in seen:
                 yield document.fault(path, found=f"{dependency.needs!r} twice", expected="each dependency once")
@@ -126,7 +128,11 @@ def _dependency_faults(by_name: dict[str, RawDocument]) -> Iterator[DocumentFaul
 
 
 def _cycle_faults(by_name: dict[str, RawDocument]) -> Iterator[DocumentFault]:
-    needs = {name: [dep.needs for _, dep in _dependencies(doc.data)] for name, doc in by_name.items()}
+    needs = {
+        # A component that needs itself has been told so already.
+        name: [link.needs for _, link in _dependencies(document.data) if link.needs != name]
+        for name, document in by_name.items()
+    }
     cycle = find_cycle(needs)
     if cycle:
         found = f"a cycle: {' → '.join([*cycle, cycle[0]])}"

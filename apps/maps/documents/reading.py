@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import StringIO
@@ -9,7 +11,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from apps.maps.documents.faults import DocumentFault
 
@@ -17,6 +21,9 @@ MAX_DOCUMENT_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 
 Path = tuple[str | int, ...]
+
+# What YAML can write with an escape, and neither PostgreSQL nor UTF-8 can hold.
+_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,12 @@ def key_of(path: Path) -> str:
 
 
 class _RefusedError(Exception):
-    def __init__(self, node: Node | None, found: str, expected: str) -> None:
+    """`place` is the node or event whose beginning a person should look at."""
+
+    def __init__(self, place: Node | Event, found: str, expected: str) -> None:
         super().__init__(found)
-        self.node, self.found, self.expected = node, found, expected
+        self.found, self.expected = found, expected
+        self.line, self.column = place.start_mark.line + 1, place.start_mark.column + 1
 
 
 def read_documents(source: SourceFile) -> tuple[list[RawDocument], list[DocumentFault]]:
@@ -70,32 +80,45 @@ def read_documents(source: SourceFile) -> tuple[list[RawDocument], list[Document
             document.data = _plain(node, (), document.positions)
             documents.append(document)
     except _RefusedError as error:
-        mark = error.node.start_mark if error.node is not None else None
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        return [], [DocumentFault(source.path, line, column, "", error.found, error.expected)]
+        return [], [DocumentFault(source.path, error.line, error.column, "", error.found, error.expected)]
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         found = error.problem or error.context or "something that is not YAML"
         return [], [DocumentFault(source.path, line, column, "", found, "valid YAML")]
-    except (YAMLError, RecursionError) as error:
+    except ReaderError as error:
+        before = source.content[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return [], [DocumentFault(source.path, line, column, "", str(error).splitlines()[0], "valid YAML")]
+    except YAMLError as error:
         return [], [DocumentFault(source.path, 1, 1, "", str(error).splitlines()[0], "valid YAML")]
     return documents, []
 
 
 def _compose(text: str) -> Iterator[Node]:
-    """The node trees, after a look at the events: an anchor is refused before anything could expand it."""
-    parser = YAML(typ="safe", pure=True)
-    for event in parser.parse(StringIO(text)):
-        if getattr(event, "anchor", None):
-            mark = event.start_mark
-            raise MarkedYAMLError(problem="an anchor or alias, which documents may not have", problem_mark=mark)
+    """The node trees, after a look at the events: an anchor is refused before anything could expand it, and deep
+    nesting before it costs anything (the scanner's time grows with its square).
+    """
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(StringIO(text)):
+        if isinstance(event, CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, NodeEvent):
+            _check_event(event, depth)
+            depth += isinstance(event, CollectionStartEvent)
     yield from (node for node in YAML(typ="safe", pure=True).compose_all(StringIO(text)) if node is not None)
 
 
+def _check_event(event: NodeEvent, depth: int) -> None:
+    if event.anchor is not None:
+        raise _RefusedError(event, "an anchor or alias", "every value written out")
+    if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
+        raise _RefusedError(event, f"the tag {event.tag}", "a value without a tag")
+    if depth > MAX_DEPTH:
+        raise _RefusedError(event, "deeper nesting", f"at most {MAX_DEPTH} levels")
+
+
 def _plain(node: Node, path: Path, positions: dict[Path, tuple[int, int]]) -> Any:
-    if len(path) > MAX_DEPTH:
-        raise _RefusedError(node, "deeper nesting", f"at most {MAX_DEPTH} levels")
     positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, MappingNode):
         return _plain_mapping(node, path, positions)
@@ -109,7 +132,7 @@ def _plain_mapping(node: MappingNode, path: Path, positions: dict[Path, tuple[in
     for key_node, value_node in node.value:
         if not isinstance(key_node, ScalarNode):
             raise _RefusedError(key_node, "a key that is not text", "a text key")
-        key = str(key_node.value)
+        key = _text(key_node)
         if key in mapping:
             raise _RefusedError(key_node, f"the key {key!r} twice", "each key once")
         # A fault about a key's value points at the key: that is where a person looks.
@@ -119,18 +142,34 @@ def _plain_mapping(node: MappingNode, path: Path, positions: dict[Path, tuple[in
 
 
 def _plain_scalar(node: Node) -> Any:
-    """A scalar by YAML 1.2's core schema; any other tag is refused."""
-    tag = str(node.tag).rpartition(":")[2]
-    value = node.value
-    if tag == "str" or tag == "timestamp":
+    """A scalar by YAML 1.2's core schema; what looks like nothing else is text."""
+    value = _text(node)
+    match str(node.tag).rpartition(":")[2]:
+        case "null":
+            return None
+        case "bool":
+            return {"true": True, "false": False}.get(value.lower(), value)
+        case "int":
+            return _number(int, value)
+        case "float":
+            return _number(float, value)
+    return value
+
+
+def _text(node: Node) -> str:
+    text = str(node.value)
+    if _UNSTORABLE.search(text):
+        raise _RefusedError(node, "a character that cannot be stored", "text without NUL and surrogates")
+    return text
+
+
+def _number(kind: type[int] | type[float], value: str) -> Any:
+    """The number, or the text where it is none that JSON has: `.inf`, `1e999`, or more digits than Python reads."""
+    digits = value.replace("_", "")
+    try:
+        if kind is int:
+            return int(digits, 0)
+        number = float(digits)
+    except ValueError:
         return value
-    if tag == "null":
-        return None
-    if tag == "bool":
-        return value.lower() == "true"
-    if tag in {"int", "float"}:
-        try:
-            return int(value.replace("_", ""), 0) if tag == "int" else float(value.replace("_", ""))
-        except ValueError:
-            return value
-    raise _RefusedError(node, f"the tag {node.tag}", "a value without a tag")
+    return number if math.isfinite(number) else value

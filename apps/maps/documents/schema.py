@@ -11,7 +11,14 @@ from typing import Any
 API_VERSION = "opsmap.io/v1"
 SCHEMA_ID = "https://opsmap.io/schemas/v1/map-document.json"
 
-NAME = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9._-]{0,118}[a-z0-9])?$"}
+# The lengths are those of the columns (apps.maps.models). `$` alone would let a line break through at the end.
+NAME = {
+    "type": "string",
+    "pattern": r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$(?!\n)",
+    "maxLength": 120,
+    "description": "a name of a-z, 0-9, '.', '_' and '-' that begins and ends with a letter or digit",
+}
+GROUP_NAME = {**NAME, "maxLength": 80}
 _TEXT = {"type": "string", "minLength": 1}
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _STRINGS = {"type": "array", "items": {"type": "string"}}
@@ -151,21 +158,26 @@ _COMMAND_KEYS = {
 }
 
 COMMAND = _closed(_COMMAND_KEYS)
-ACTION = _closed({**_COMMAND_KEYS, "confirm": _BOOL, "parameters": {"type": "object"}})
+# A command named start means the action start; an action's own name says nothing about the service.
+_ACTION_SERVICE = {**_COMMAND_KEYS["service"], "required": ["name", "action"]}
+ACTION = _closed({**_COMMAND_KEYS, "service": _ACTION_SERVICE, "confirm": _BOOL, "parameters": {"type": "object"}})
 
 COMPONENT_SPEC = _closed(
     {
-        "type": _TEXT,
-        "host": _TEXT,
+        "type": {**_TEXT, "maxLength": 60},
+        "host": {**_TEXT, "maxLength": 253},
         "hostSelector": _closed({"labels": {**_STRING_MAP, "minProperties": 1}}, ("labels",)),
-        "group": NAME,
+        "group": GROUP_NAME,
         "description": {"type": "string"},
         "technology": _closed({"name": _TEXT, "version": {"type": "string"}}, ("name",)),
         "dependsOn": {"type": "array", "items": {"$ref": "#/$defs/dependency"}},
         "commands": _closed({name: {"$ref": "#/$defs/command"} for name in ("start", "stop", "restart", "status")}),
         "actions": {
             "type": "object",
-            "propertyNames": {"pattern": "^[a-z0-9_]{1,60}$"},
+            "propertyNames": {
+                "pattern": r"^[a-z0-9_]{1,60}$(?!\n)",
+                "description": "a name of at most 60 of a-z, 0-9 and '_'",
+            },
             "additionalProperties": {"$ref": "#/$defs/action"},
         },
         "healthcheck": {"$ref": "#/$defs/healthcheck"},
@@ -186,8 +198,9 @@ MAP_SPEC = _closed(
         "groups": {
             "type": "array",
             "items": {
+                **GROUP_NAME,
                 "type": ["string", "object"],
-                "properties": {"name": NAME, "title": {"type": "string"}},
+                "properties": {"name": GROUP_NAME, "title": {"type": "string", "maxLength": 120}},
                 "required": ["name"],
                 "additionalProperties": False,
             },
@@ -196,7 +209,7 @@ MAP_SPEC = _closed(
 )
 
 _METADATA = _closed({"name": NAME, "labels": _STRING_MAP, "annotations": _STRING_MAP}, ("name",))
-_MAP_METADATA = _closed({"name": _TEXT, "labels": _STRING_MAP, "annotations": _STRING_MAP}, ("name",))
+_MAP_METADATA = _closed({**_METADATA["properties"], "name": {**_TEXT, "maxLength": 120}}, ("name",))
 
 
 def _document(kind: str, metadata: dict[str, Any], spec: dict[str, Any], *, needs_spec: bool) -> dict[str, Any]:

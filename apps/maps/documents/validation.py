@@ -72,7 +72,7 @@ def _expectation(error: ValidationError) -> str:
         case "const":
             return f"{value!r}"
         case "pattern":
-            return f"text like {value}"
+            return str(error.schema.get("description", f"text like {value}"))  # type: ignore[union-attr]
         case "minimum":
             return f"at least {value}"
         case "maximum":
@@ -81,6 +81,8 @@ def _expectation(error: ValidationError) -> str:
             return "something not empty"
         case "maxItems":
             return f"at most {value} items"
+        case "maxLength":
+            return f"at most {value} characters"
     return error.message
 
 
@@ -103,6 +105,7 @@ def _command_faults(document: RawDocument) -> Iterator[DocumentFault]:
             if not isinstance(command, dict):
                 continue
             yield from _line_faults(document, ("spec", section, name, "command"), command.get("command"))
+            yield from _script_faults(document, ("spec", section, name, "script"), command.get("script"))
             if sum(kind in command for kind in COMMAND_KINDS) != 1:
                 found = [kind for kind in COMMAND_KINDS if kind in command]
                 yield document.fault(
@@ -127,3 +130,10 @@ def _line_faults(document: RawDocument, path: Path, line: Any) -> Iterator[Docum
         return
     if not words:
         yield document.fault(path, found=shown(line), expected="a program and its arguments")
+
+
+def _script_faults(document: RawDocument, path: Path, script: Any) -> Iterator[DocumentFault]:
+    """A script is a file on the host or its text."""
+    if isinstance(script, dict) and ("path" in script) == ("content" in script):
+        found = "both" if "path" in script else "neither of them"
+        yield document.fault(path, found=found, expected="either path or content")
