@@ -47,6 +47,7 @@ class Stack:
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: set[psutil.Process] = set()
+        self.ready: dict[str, Any] = {}
 
     def start(self) -> dict[str, Any]:
         """Start it and wait until it says that it is ready; returns what it wrote into its ready file."""
@@ -55,7 +56,7 @@ class Stack:
             self._process = subprocess.Popen(
                 [*command, "--ready-file", str(self._ready_file)],
                 cwd=REPOSITORY,
-                env={**os.environ, _MARK: self._mark},
+                env={**_environment(), _MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -63,8 +64,8 @@ class Stack:
                 start_new_session=True,
             )
         until(self._is_ready, timeout_s=_READY_TIMEOUT_S, what="the stack is ready", poll_s=0.02)
-        ready: dict[str, Any] = json.loads(self._ready_file.read_text(encoding="utf-8"))
-        return ready
+        self.ready = json.loads(self._ready_file.read_text(encoding="utf-8"))
+        return self.ready
 
     def credentials(self) -> dict[str, str]:
         kept: dict[str, str] = json.loads((self.state / "credentials.json").read_text(encoding="utf-8"))
@@ -169,6 +170,11 @@ class Stack:
             pass
         folder = str(self.folder)
         return any(folder in word for word in _command_line(process))
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would point the stack at somebody else's servers: it brings its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPSMAP_")}
 
 
 def _command_line(process: psutil.Process) -> list[str]:

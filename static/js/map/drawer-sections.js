@@ -114,13 +114,17 @@ export function healthSection(health) {
 }
 
 /**
- * Details are words, or an object the check left behind.
+ * Details are words, or facts the check left behind: the terms are the agent's, with spaces for people.
  * @param {unknown} value
  */
 function details(value) {
   if (value === null || value === undefined || value === "") return null;
-  const words = typeof value === "string" ? value : JSON.stringify(value, null, 2);
-  return el("p", { class: "health__details" }, words);
+  if (typeof value !== "object") return el("p", { class: "health__details" }, String(value));
+  const facts = Object.entries(value).map(([term, fact]) => [
+    el("dt", {}, capital(term.replaceAll("_", " "))),
+    el("dd", { class: "health__details" }, typeof fact === "object" ? JSON.stringify(fact) : String(fact)),
+  ]);
+  return facts.length > 0 ? el("dl", { class: "facts" }, facts.flat()) : null;
 }
 
 /**

@@ -204,7 +204,7 @@ function drawRanked(part, ranked, direction, aspect) {
       groupGap: spacing.groupGap * Math.sqrt(air),
     });
   }
-  const first = along.reduce((a, b) => Math.min(a, b), 0) - spacing.card / 2;
+  const first = lowestOf(along) - spacing.card / 2;
   const n = part.members.length;
   const rank = ranked.rank.slice(0, n);
   const across = Float64Array.from(rank, (r) => start[r] + depth / 2);
@@ -218,9 +218,14 @@ function drawRanked(part, ranked, direction, aspect) {
     : { width: breadth, height: length, x: level, y: across, rank, points };
 }
 
-/** @param {Float64Array} values */
+/** @param {Float64Array} values  at least one */
+function lowestOf(values) {
+  return values.reduce((a, b) => Math.min(a, b));
+}
+
+/** @param {Float64Array} values  at least one */
 function extentOf(values) {
-  return values.reduce((a, b) => Math.max(a, b), 0) - values.reduce((a, b) => Math.min(a, b), 0);
+  return values.reduce((a, b) => Math.max(a, b)) - lowestOf(values);
 }
 
 /**

@@ -104,7 +104,7 @@ export function createOperationPanel({ store, selection, toast, announce }) {
       icon: "icon-chevron",
       class: "button--quiet operation__fold",
       isIconOnly: true,
-      press: () => setOpen(!isOpen),
+      press: () => setOpen(steps.hidden),
     });
     const failure = el("p", { class: "operation__failure" });
     const steps = el("ol", { class: "steps", tabindex: 0, "aria-label": "Steps" });
@@ -137,12 +137,17 @@ export function createOperationPanel({ store, selection, toast, announce }) {
     const element = el("div", {}, bar, head, failure, steps);
 
     /** @param {boolean} value */
-    function setOpen(value) {
-      isOpen = value;
+    function show(value) {
       steps.hidden = !value;
       fold.setAttribute("aria-expanded", String(value));
     }
-    setOpen(isOpen);
+    /** @param {boolean} value */
+    function setOpen(value) {
+      isOpen = value;
+      show(value);
+    }
+    // One that had ended before the page was opened is a line, not a quarter of the page.
+    show(isOpen && first.state === "running");
 
     /** @param {Operation} operation */
     function tick(operation) {

@@ -9,12 +9,12 @@ import { countStates } from "./store.js";
 
 /** @typedef {import("../types.js").Kind} Kind */
 
-/** @type {{kind: Kind, label: string, text: string, class: string}[]} */
+/** @type {{kind: Kind, label: string, text: string}[]} */
 const ACTIONS = [
-  { kind: "start", label: "Start Map", text: "Start Map", class: "button--primary" },
-  { kind: "stop", label: "Stop Map", text: "Stop Map", class: "" },
-  { kind: "restart", label: "Restart Map", text: "Restart Map", class: "" },
-  { kind: "repair", label: "Repair branch", text: "Repair branch", class: "button--repair" },
+  { kind: "start", label: "Start Map", text: "Start Map" },
+  { kind: "stop", label: "Stop Map", text: "Stop Map" },
+  { kind: "restart", label: "Restart Map", text: "Restart Map" },
+  { kind: "repair", label: "Repair branch", text: "Repair branch" },
 ];
 
 /**
@@ -25,8 +25,8 @@ const ACTIONS = [
 export function createToolbar({ store, preview }) {
   const counts = must("[data-part=counts]");
   const badge = must("[data-part=map-state] .state");
-  const buttons = ACTIONS.map(({ kind, label, text, class: className }) => {
-    const element = button({ label, text, icon: `icon-${kind}`, class: className, press: () => preview(kind) });
+  const buttons = ACTIONS.map(({ kind, label, text }) => {
+    const element = button({ label, text, icon: `icon-${kind}`, press: () => preview(kind) });
     element.dataset.kind = kind;
     return { kind, element };
   });
@@ -43,6 +43,9 @@ export function createToolbar({ store, preview }) {
     for (const { kind, element } of buttons) refuse(element, refusalForMap(map, kind));
     const count = brokenComponents(map).length;
     broken.hidden = count === 0;
+    // The prominent button is the one that helps now.
+    for (const { kind, element } of buttons)
+      element.classList.toggle("button--primary", kind === (count > 0 ? "repair" : "start"));
     write(broken, String(count));
     document.title = `${count > 0 ? `(${count}) ` : ""}${map.name} · OpsMap`;
   }
