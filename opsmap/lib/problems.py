@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -41,6 +41,8 @@ def problem_handler(error: Exception, context: dict[str, Any]) -> Response | Non
     """The exception handler of the API: every error has the same shape."""
     if isinstance(error, ProblemError):
         return problem(error.status, error.code, error.detail, **error.extra)
+    if isinstance(error, RequestDataTooBig):
+        return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", "The request is too large.")
     response = exception_handler(error, context)
     if response is None:
         return None

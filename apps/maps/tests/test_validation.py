@@ -116,7 +116,7 @@ KINDS = "command, script, service, native"
             f"7:5: spec.commands.start: found none of them, expected exactly one of {KINDS}",
         ),
         (
-            "  actions:\n    purge: {service: {name: x}, native: {name: y}}\n",
+            "  actions:\n    purge: {service: {name: x, action: stop}, native: {name: y}}\n",
             f"7:5: spec.actions.purge: found service and native, expected exactly one of {KINDS}",
         ),
         (

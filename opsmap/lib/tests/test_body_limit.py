@@ -1,14 +1,15 @@
-"""Bodies have a limit."""
+"""Bodies of API requests have a limit."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
 
 
 @pytest.mark.django_db
-def test_a_body_over_the_limit_is_refused(client: Client, settings: SettingsWrapper) -> None:
+def test_a_body_over_the_limit_is_refused(client: Client, settings: Any) -> None:
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
     body = {"email": "a@b.example", "password": "x" * 100}
     answer = client.post("/api/v1/auth/session", body, content_type="application/json")
