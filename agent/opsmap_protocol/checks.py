@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar
 
 from opsmap_protocol.enums import ServiceState
 
@@ -66,26 +66,26 @@ class CustomCommand:
 @dataclass(frozen=True, slots=True)
 class AllOf:
     type: ClassVar[str] = "all"
-    checks: list["CompletionCheck"]
+    checks: list[CompletionCheck]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
     type: ClassVar[str] = "any"
-    checks: list["CompletionCheck"]
+    checks: list[CompletionCheck]
 
 
-CompletionCheck = Union[
-    ProcessRunning,
-    ProcessStopped,
-    ServiceStatusIs,
-    HttpHealthy,
-    FileExists,
-    PortOpen,
-    CustomCommand,
-    AllOf,
-    AnyOf,
-]
+CompletionCheck = (
+    ProcessRunning
+    | ProcessStopped
+    | ServiceStatusIs
+    | HttpHealthy
+    | FileExists
+    | PortOpen
+    | CustomCommand
+    | AllOf
+    | AnyOf
+)
 
 
 @dataclass(frozen=True, slots=True)

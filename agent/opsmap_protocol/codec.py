@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -22,13 +23,19 @@ from opsmap_protocol.errors import FrameTooLargeError, MalformedMessageError, Un
 T = TypeVar("T")
 Converter = Callable[[Any, str], Any]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 40
 """Nested `all`/`any` checks deeper than this are an attack, not a configuration."""
 
 
 def encode(message: Any) -> str:
-    """The frame of a message. Keys with null stay out: absent and null mean the same."""
-    return json.dumps(to_plain(message), separators=(",", ":"), ensure_ascii=False)
+    """The frame of a message. Keys with null stay out: absent and null mean the same.
+
+    Halves of surrogate pairs become U+FFFD: Python reads odd file names with them, and no socket takes them.
+    """
+    frame = json.dumps(to_plain(message), separators=(",", ":"), ensure_ascii=False)
+    return frame if frame.isascii() else _SURROGATE.sub("\ufffd", frame)
 
 
 def to_plain(value: Any) -> Any:
@@ -59,7 +66,7 @@ def parse(frame: str | bytes) -> dict[str, Any]:
 
     Raises:
         FrameTooLargeError: more than `MAX_FRAME_BYTES`.
-        MalformedMessageError: not a JSON object with a string `type`.
+        MalformedMessageError: not a JSON object with a string `type`, or not all of it text.
     """
     if len(frame) > MAX_FRAME_BYTES:
         raise FrameTooLargeError(f"frame of {len(frame)} bytes, at most {MAX_FRAME_BYTES} are accepted")
@@ -67,9 +74,19 @@ def parse(frame: str | bytes) -> dict[str, Any]:
         data = json.loads(frame)
     except (ValueError, RecursionError) as error:
         raise MalformedMessageError(f"not JSON: {error}") from None
+    if _SURROGATE_ESCAPE.search(frame if isinstance(frame, str) else frame.decode("latin-1")):
+        _check_is_text(data)
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise MalformedMessageError("a frame is a JSON object with a string 'type'")
     return data
+
+
+def _check_is_text(data: Any) -> None:
+    # Half a pair can be written in JSON, but neither sent on nor stored: it must not get past the door.
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise MalformedMessageError("a text holds half of a surrogate pair") from None
 
 
 def decode(frame: str | bytes, among: Any) -> Any:
@@ -107,7 +124,7 @@ def _members_by_type(among: Any) -> dict[str, Any]:
 
 def _fail(path: str, expected: str, found: Any) -> typing.NoReturn:
     shown = json.dumps(found, default=str)
-    raise MalformedMessageError(f"{path or 'message'}: expected {expected}, found {shown[:80]}")
+    raise MalformedMessageError(f"{path[:200] or 'message'}: expected {expected}, found {shown[:80]}")
 
 
 @cache

@@ -1,7 +1,7 @@
 """Who a certificate belongs to: a SPIFFE-style URI in its subject alternative names.
 
-`spiffe://opsmap/org/<organization uuid>/<role>/<id>` for gateways and agents, `spiffe://opsmap/backend` for the backend,
-which belongs to no organization. The common name is never looked at.
+`spiffe://opsmap/org/<organization uuid>/<role>/<id>` for gateways and agents, `spiffe://opsmap/backend` for the
+backend, which belongs to no organization. The common name is never looked at.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every message of the links, named as in the reference (5.1, 4.2) plus what durable delivery needs.
 
-A frame is one flat JSON object with a `type`. Whatever an agent says carries its `agent_id`, whatever the backend says to
-an agent carries `target_agent`: a gateway routes by those two and forwards the bytes unchanged.
+A frame is one flat JSON object with a `type`. Whatever an agent says carries its `agent_id`, whatever the backend says
+to an agent carries `target_agent`: a gateway routes by those two and forwards the bytes unchanged.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class OsInfo:
 class Register:
     """The first frame of an agent's session: who it is and what it holds.
 
-    `incarnation` names the journal: a deleted journal is a new incarnation. `last_seq` is the newest event it has
-    written, `open_requests` the commands whose end it has not reported yet.
+    `incarnation` names the journal: a deleted journal is a new incarnation. `first_seq` is the oldest event it still
+    holds (one more than `last_seq` if it holds none), `last_seq` the newest it has written, `open_requests` the
+    commands whose end it has not reported yet.
     """
 
     type: ClassVar[str] = "register"
@@ -43,6 +44,7 @@ class Register:
     version: str
     incarnation: str
     boot_id: str
+    first_seq: int = 1
     last_seq: int = 0
     open_requests: list[str] = field(default_factory=list)
     protocol_version: int = PROTOCOL_VERSION
@@ -310,8 +312,8 @@ class GatewayRegistered:
 class Error:
     """The peer's frame was refused. `about` is the type or the request id it concerns.
 
-    An agent that wants the backend to hear of it names itself in `agent_id`, as in all its frames; without it the gateway
-    only writes the error to its log.
+    An agent that wants the backend to hear of it names itself in `agent_id`, as in all its frames; without it the
+    gateway only writes the error to its log.
     """
 
     type: ClassVar[str] = "error"
@@ -334,6 +336,4 @@ FROM_GATEWAY = (
     | JobStatuses
     | Error
 )
-TO_GATEWAY = (
-    GatewayRegistered | Resume | Command | EventsAck | CheckJobStatus | CancelCommand | ConfigUpdate | Error
-)
+TO_GATEWAY = GatewayRegistered | Resume | Command | EventsAck | CheckJobStatus | CancelCommand | ConfigUpdate | Error

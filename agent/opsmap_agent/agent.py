@@ -1,0 +1,219 @@
+"""Putting an agent together from its configuration, and the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from opsmap_agent import host, launcher
+from opsmap_agent.certificates import client_context, own_identity
+from opsmap_agent.checks import CheckRunner
+from opsmap_agent.committer import CommitError
+from opsmap_agent.configuration import Configuration
+from opsmap_agent.dispatcher import Dispatcher
+from opsmap_agent.execution import Execution
+from opsmap_agent.health import HealthMonitor
+from opsmap_agent.instance import StartError, pid_file, single_instance
+from opsmap_agent.job import JobTools
+from opsmap_agent.jobs import Jobs
+from opsmap_agent.journal import Journal
+from opsmap_agent.native import NativeContext
+from opsmap_agent.policy import Policy
+from opsmap_agent.presence import Presence
+from opsmap_agent.probes import Prober
+from opsmap_agent.session import Desk, Session
+from opsmap_agent.sync import SyncRunner
+from opsmap_daemon import tls
+from opsmap_daemon.connection import Dialler, GaveUpError, Keepalive, with_default_path
+from opsmap_protocol.enums import PeerRole
+from opsmap_protocol.errors import InvalidIdentityError
+from opsmap_protocol.identity import identity_of_peer
+
+_logger = logging.getLogger(__name__)
+
+DEFAULT_PATH = "/agent/"
+_LAUNCH_THREADS = 3
+_PROBE_THREADS = 4
+"""Two pools, so that probes stuck on a dead network file system never keep a command from starting."""
+
+
+class Agent:
+    """All parts of one agent. `run` once.
+
+    Raises:
+        ConfigurationError: certificates that cannot be used or belong to somebody else.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._identity = own_identity(configuration)
+        self._dialler = self._make_dialler(client_context(configuration))
+        self._session: Session | None = None
+
+    @property
+    def agent_id(self) -> str:
+        return self._identity.name
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Stopping is in order: the session closes, so that no command comes any more; running sync commands get a
+        moment to end; the journal is written out. Detached processes are not touched: the next life finds them.
+
+        Raises:
+            StartError: this host, or another agent, is in the way.
+            GaveUpError: no gateway answered in `max_attempts` rounds.
+        """
+        tls.limit_read_buffer()
+        self._prepare_host()
+        with single_instance(self._configuration.buffer.path), pid_file(self._configuration.watchdog.pid_file):
+            async with self._open_journal() as journal:
+                with (
+                    ThreadPoolExecutor(_LAUNCH_THREADS, "launch") as launching,
+                    ThreadPoolExecutor(_PROBE_THREADS, "probe") as probing,
+                ):
+                    await self._serve(journal, launching, probing)
+
+    async def _serve(self, journal: Journal, launching: ThreadPoolExecutor, probing: ThreadPoolExecutor) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                desk = self._assemble(journal, launching, probing, group)
+                await desk.health.load()
+                await desk.dispatcher.recover()
+                group.create_task(desk.health.resync_regularly(), name="health resync")
+                group.create_task(self._clean_regularly(desk.jobs), name="cleaning")
+                try:
+                    await self._dialler.run(lambda socket: self._hold_session(socket, desk))
+                finally:
+                    await desk.dispatcher.stop()
+        except ExceptionGroup as failures:
+            # Giving up is no fault: it comes out as itself, for one clear line instead of a traceback.
+            gave_up, others = failures.split(GaveUpError)
+            if gave_up is None or others is not None:
+                raise
+            raise gave_up.exceptions[0] from None
+
+    async def _hold_session(self, socket: ClientConnection, desk: Desk) -> None:
+        self._session = Session(socket, desk)
+        try:
+            await self._session.run(self._dialler.established)
+        finally:
+            self._session = None
+
+    async def _reply(self, message: object) -> None:
+        if self._session is None:
+            return
+        try:
+            await self._session.send(message)
+        except ConnectionClosed:
+            _logger.debug("the gateway went away before a reply; the next registration tells it all")
+
+    async def _clean_regularly(self, jobs: Jobs) -> None:
+        settings = self._configuration.detached_execution
+        while True:
+            try:
+                await jobs.clean(timedelta(days=settings.log_retention_days))
+            except (OSError, CommitError) as error:
+                _logger.error("old jobs cannot be cleaned away: %s", error)
+            await asyncio.sleep(settings.cleanup_interval_hours * 3600)
+
+    @asynccontextmanager
+    async def _open_journal(self) -> AsyncIterator[Journal]:
+        try:
+            journal = await Journal.open(self._configuration.buffer.path)
+        except CommitError as error:
+            raise StartError(f"the journal cannot be opened: {error}") from None
+        try:
+            yield journal
+        finally:
+            await journal.close()
+
+    def _prepare_host(self) -> None:
+        log_dir = self._configuration.detached_execution.log_dir
+        try:
+            log_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"detached_execution.log_dir {log_dir} cannot be made: {error.strerror}") from None
+        missing = launcher.missing_tools()
+        if missing:
+            _logger.warning("detached commands cannot run on this host without: %s", ", ".join(missing))
+        expected, actual = self._configuration.identity.run_as, getpass.getuser()
+        if expected is not None and expected != actual:
+            _logger.warning("running as %s, but identity.run_as is %s", actual, expected)
+
+    def _assemble(
+        self,
+        journal: Journal,
+        launching: ThreadPoolExecutor,
+        probing: ThreadPoolExecutor,
+        group: asyncio.TaskGroup,
+    ) -> Desk:
+        configuration = self._configuration
+        log_dir = configuration.detached_execution.log_dir
+        policy = Policy(configuration)
+        runner = SyncRunner(launching, configuration.scripts.max_output_bytes)
+        prober = Prober(policy, runner, probing)
+        health = HealthMonitor(journal=journal, prober=prober, group=group)
+        tools = JobTools(journal, CheckRunner(prober), health.poke)
+        jobs = Jobs(log_dir=log_dir, policy=policy, executor=launching, tools=tools, group=group)
+        execution = Execution(
+            policy=policy,
+            runner=runner,
+            context=NativeContext(prober, journal, jobs.folder_of),
+            switches=configuration.native_commands,
+            scripts=configuration.scripts,
+            script_dir=log_dir,
+            executor=probing,
+        )
+        dispatcher = Dispatcher(
+            agent_id=self.agent_id,
+            journal=journal,
+            jobs=jobs,
+            execution=execution,
+            reply=self._reply,
+            group=group,
+        )
+        presence = Presence(self.agent_id, configuration.agent.labels, journal, lambda: dispatcher.active_count)
+        return Desk(
+            self.agent_id, journal, dispatcher, jobs, health, presence, configuration.gateway.heartbeat_interval_secs
+        )
+
+    def _make_dialler(self, tls_context: ssl.SSLContext) -> Dialler:
+        settings = self._configuration.gateway
+        return Dialler(
+            urls=[with_default_path(url, DEFAULT_PATH) for url in (settings.url, *settings.fallback_urls)],
+            tls_context=tls_context,
+            verify_peer=self._verify_gateway,
+            reconnect=settings.reconnect,
+            keepalive=Keepalive(settings.heartbeat_interval_secs, settings.heartbeat_timeout_secs),
+            local_address=self._local_address,
+        )
+
+    def _verify_gateway(self, certificate: dict[str, Any]) -> None:
+        """Whom the Gateway CA signed must be a gateway, and of our own organization."""
+        gateway = identity_of_peer(certificate, PeerRole.GATEWAY)
+        if gateway.organization_id != self._identity.organization_id:
+            raise InvalidIdentityError("it is the gateway of another organization")
+
+    def _local_address(self) -> tuple[str, int] | None:
+        network = self._configuration.network
+        address = network.bind_address
+        if network.bind_interface is not None:
+            address = host.interface_address(network.bind_interface)
+            if address is None:
+                # Judged like any failed connection: the interface may come up later.
+                raise OSError(f"network.bind_interface {network.bind_interface} has no address")
+        if address is None and network.bind_port == 0:
+            return None
+        # "" leaves the address to the kernel and sets the port only.
+        return address or "", network.bind_port

@@ -1,0 +1,113 @@
+"""Commands that are answered when they are done: native ones, and programs under a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+
+from opsmap_agent.configuration import NativeCommands, Scripts
+from opsmap_agent.native import NativeCommandError, NativeContext, run_native
+from opsmap_agent.policy import Policy, Runnable
+from opsmap_agent.sync import ProcessResult, SyncRunner
+from opsmap_protocol.codec import encode
+from opsmap_protocol.enums import CommandOutcome, ServiceAction
+from opsmap_protocol.messages import Command, CommandResult
+from opsmap_protocol.specs import NativeCommand, ServiceControlCommand, SyncMode
+
+SCRIPT_FOLDER_PREFIX = "sync_"
+_MAX_NATIVE_S = 60.0
+_MAX_RESULT_BYTES = 3 * 1024 * 1024
+
+
+class Execution:
+    """`executor` takes what blocks; inline scripts are written under `script_dir` while they run."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        runner: SyncRunner,
+        context: NativeContext,
+        switches: NativeCommands,
+        scripts: Scripts,
+        script_dir: Path,
+        executor: Executor,
+    ) -> None:
+        self._policy = policy
+        self._runner = runner
+        self._context = context
+        self._switches = switches
+        self._scripts = scripts
+        self._script_dir = script_dir
+        self._executor = executor
+
+    async def run(self, command: Command) -> CommandResult:
+        """The result of a command.
+
+        Raises:
+            RefusalError: it was not run.
+        """
+        begun = time.monotonic()
+        spec = command.command
+        if isinstance(spec, ServiceControlCommand) and spec.action is ServiceAction.STATUS:
+            spec = NativeCommand("service_status", {"name": spec.service_name})
+        if isinstance(spec, NativeCommand):
+            result = await self._run_native(command.request_id, spec, self._limit_s(command, _MAX_NATIVE_S))
+        else:
+            limit_s = self._limit_s(command, self._scripts.max_timeout_secs)
+            result = _of_process(
+                command.request_id, await self._run_program(command.request_id, spec, limit_s), limit_s
+            )
+        return dataclasses.replace(result, duration_ms=round((time.monotonic() - begun) * 1000))
+
+    def _limit_s(self, command: Command, most_s: float) -> float:
+        mode = command.execution_mode
+        asked_ms = mode.timeout_ms if isinstance(mode, SyncMode) else command.timeout_ms
+        return min(asked_ms / 1000 if asked_ms > 0 else self._scripts.default_timeout_secs, most_s)
+
+    async def _run_native(self, request_id: str, spec: NativeCommand, limit_s: float) -> CommandResult:
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await run_native(spec.name, spec.params, self._context, self._switches, self._executor)
+        except NativeCommandError as error:
+            return _failed(request_id, str(error))
+        except TimeoutError:
+            return _failed(request_id, f"no answer within {limit_s:g} s")
+        result = CommandResult(request_id, True, CommandOutcome.SUCCEEDED, result=answer)
+        if len(encode(result)) > _MAX_RESULT_BYTES:
+            return _failed(request_id, f"the answer is larger than {_MAX_RESULT_BYTES // 1024**2} MiB")
+        return result
+
+    async def _run_program(self, request_id: str, spec: Runnable, limit_s: float) -> ProcessResult:
+        loop = asyncio.get_running_loop()
+        folder = self._script_dir / f"{SCRIPT_FOLDER_PREFIX}{request_id}"
+        program = await loop.run_in_executor(self._executor, self._policy.resolve, spec, folder)
+        try:
+            return await self._runner.run(program, limit_s)
+        finally:
+            if program.script is not None:
+                await loop.run_in_executor(self._executor, program.remove_script)
+
+
+def _of_process(request_id: str, process: ProcessResult, limit_s: float) -> CommandResult:
+    outcome = CommandOutcome.SUCCEEDED if process.is_success else CommandOutcome.FAILED
+    error = None
+    if process.timed_out:
+        error = f"it did not end within {limit_s:g} s"
+    elif process.exit_code != 0:
+        error = f"exit code {process.exit_code}"
+    result = {
+        "exit_code": process.exit_code,
+        "stdout": process.stdout,
+        "stderr": process.stderr,
+        "timed_out": process.timed_out,
+        "is_truncated": process.is_truncated,
+    }
+    return CommandResult(request_id, process.is_success, outcome, result=result, error=error)
+
+
+def _failed(request_id: str, error: str) -> CommandResult:
+    return CommandResult(request_id, False, CommandOutcome.FAILED, error=error)

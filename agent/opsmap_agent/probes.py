@@ -1,0 +1,147 @@
+"""Looking at the host: ports, URLs, processes, services, files, and programs that answer by their exit code.
+
+What completion checks, health checks, and native commands share. Each probe answers; none raises because of what it
+finds, only `RefusalError` when it may not look. The caller sets the time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsmap_agent.http_probe import HttpAnswer, HttpError, get, open_stream
+from opsmap_agent.policy import Policy
+from opsmap_agent.process_table import ProcessTable
+from opsmap_agent.refusals import NotStartedError
+from opsmap_agent.sync import ProcessResult, SyncRunner
+from opsmap_daemon import tls
+from opsmap_protocol.enums import ServiceState
+from opsmap_protocol.specs import ExecuteCommand
+
+_SYSTEMD_FOLDER = Path("/run/systemd/system")
+_SERVICE_FIELDS = ("LoadState", "ActiveState", "MainPID", "UnitFileState", "Description")
+_SERVICE_STATES = {
+    "active": ServiceState.RUNNING,
+    "reloading": ServiceState.RUNNING,
+    "activating": ServiceState.STARTING,
+    "deactivating": ServiceState.STOPPING,
+    "inactive": ServiceState.STOPPED,
+    "failed": ServiceState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PortAnswer:
+    is_open: bool
+    latency_ms: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAnswer:
+    """`error` says why the state is unknown."""
+
+    name: str
+    status: ServiceState
+    pid: int | None = None
+    enabled: bool = False
+    description: str = ""
+    error: str | None = None
+
+
+class Prober:
+    """`executor` takes what blocks: the file system and the process table."""
+
+    def __init__(self, policy: Policy, runner: SyncRunner, executor: Executor) -> None:
+        self._policy = policy
+        self._runner = runner
+        self._executor = executor
+        self.processes = ProcessTable(executor)
+
+    async def port(self, host: str, port: int) -> PortAnswer:
+        begun = time.monotonic()
+        try:
+            _, writer = await open_stream(host, port)
+        except OSError as error:
+            return PortAnswer(False, _elapsed_ms(begun), describe(error))
+        writer.transport.abort()
+        return PortAnswer(True, _elapsed_ms(begun))
+
+    async def http(self, url: str) -> HttpAnswer | str:
+        """The answer, or why there is none."""
+        try:
+            return await get(url)
+        except HttpError as error:
+            return str(error)
+        except OSError as error:
+            return describe(error)
+
+    async def file_exists(self, path: str) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, os.path.exists, path)
+
+    async def command(self, command: str, args: list[str], timeout_s: float) -> ProcessResult:
+        """Runs a program as a sync command would be run, under the same rules.
+
+        Raises:
+            RefusalError: it may not or cannot run.
+        """
+        loop = asyncio.get_running_loop()
+        spec = ExecuteCommand(path=command, args=args)
+        program = await loop.run_in_executor(self._executor, self._policy.resolve, spec, Path("/"))
+        return await self._runner.run(program, timeout_s)
+
+    async def service(self, name: str, timeout_s: float) -> ServiceAnswer:
+        """What systemd says about a service.
+
+        Raises:
+            RejectedError: that is not the name of a service.
+        """
+        if not _is_systemd_running():
+            return ServiceAnswer(name, ServiceState.UNKNOWN, error="this host was not started by systemd")
+        loop = asyncio.get_running_loop()
+        try:
+            program = await loop.run_in_executor(self._executor, self._policy.service_query, name, _SERVICE_FIELDS)
+        except NotStartedError as error:
+            return ServiceAnswer(name, ServiceState.UNKNOWN, error=f"this host has no systemd: {error}")
+        result = await self._runner.run(program, timeout_s)
+        if not result.is_success:
+            reason = result.stderr.strip() or f"systemctl ended with exit code {result.exit_code}"
+            return ServiceAnswer(name, ServiceState.UNKNOWN, error=reason)
+        return parse_service(name, result.stdout)
+
+
+def _is_systemd_running() -> bool:
+    return _SYSTEMD_FOLDER.is_dir()
+
+
+def parse_service(name: str, output: str) -> ServiceAnswer:
+    """The answer in the lines of `systemctl show`."""
+    fields = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    if fields.get("LoadState") == "not-found":
+        return ServiceAnswer(name, ServiceState.UNKNOWN, error="there is no such service")
+    pid = int(fields.get("MainPID", "0") or 0)
+    return ServiceAnswer(
+        name,
+        _SERVICE_STATES.get(fields.get("ActiveState", ""), ServiceState.UNKNOWN),
+        pid=pid or None,
+        enabled=fields.get("UnitFileState", "").startswith("enabled"),
+        description=fields.get("Description", ""),
+    )
+
+
+def describe(error: OSError) -> str:
+    """A failed connection in a few words, without the address that asyncio repeats."""
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {tls.describe(error)}"
+    if error.errno is None or error.errno < 0:  # several addresses failed, or the name has none
+        return error.strerror or str(error)
+    return os.strerror(error.errno).lower()
+
+
+def _elapsed_ms(begun: float) -> float:
+    return round((time.monotonic() - begun) * 1000, 2)

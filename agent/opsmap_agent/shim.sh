@@ -1,0 +1,55 @@
+#!/bin/sh
+# Stands between the agent and one detached command: claims the job, runs the command, keeps its exit code on disk.
+#
+#   shim.sh JOB_FOLDER WORKING_DIR SETSID COMMAND [ARGUMENT...]
+#
+# The agent starts it through setsid(1), which forks, so it is a session of its own, a child of init and out of reach of
+# whatever happens to the agent. It inherits two descriptors: 8, a pipe to say that the command begins, and 9, the lock
+# of the job, held until this process ends: whoever can take that lock knows that nobody is running the job.
+#
+# Records in the job folder, one line each:
+#   claim   PID START_TIME BOOT_ID of this shim. Only its creator may run the command; on disk before the command begins.
+#   pid     PID START_TIME BOOT_ID of the command. Not synced: after a crash of the host it would mean nothing.
+#   exit    exit code of the command, 128 + N if signal N ended it.
+# Each is one small write that ends in a newline: a record without it was cut short and counts as absent. Syncing a new
+# file makes its folders' entries durable with it on the journaling file systems of Linux, so one sync a record is enough.
+# START_TIME is field 22 of /proc/PID/stat: with the boot id it tells a process from a later one with the same number.
+
+job=$1 workdir=$2 setsid=$3
+shift 3
+
+# The command may have been given a PATH of its own; the tools used here must not come from it.
+tools="/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
+
+# A handler and not '': ignored signals would stay ignored in the command, handled ones return to their default there.
+trap : HUP INT TERM
+
+identity() {
+    read -r pid rest </proc/self/stat
+    read -r boot_id </proc/sys/kernel/random/boot_id
+    # Field 2 is the program's name in parentheses and may hold spaces: count from behind it.
+    rest=${rest##*) }
+    # shellcheck disable=SC2086  # splitting into fields is the point
+    set -- $rest
+    shift 19
+    printf '%s %s %s\n' "$pid" "$1" "$boot_id"
+}
+
+input=/dev/null
+[ -e "$job/input" ] && input=$job/input
+
+set -C
+identity >"$job/claim" || exit 125
+set +C
+PATH=$tools sync "$job/claim" || exit 125
+
+(
+    cd "$workdir" || exit 125
+    unset OLDPWD SHLVL
+    identity >"$job/pid" || exit 125
+    printf 'started\n' >&8
+    exec "$setsid" "$@" 8>&- 9>&-
+) <"$input" >>"$job/output.log" 2>&1
+code=$?
+
+printf '%s\n' "$code" >"$job/exit" && PATH=$tools sync "$job/exit"

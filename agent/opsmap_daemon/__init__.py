@@ -1,0 +1,1 @@
+"""What agent and gateway share as long-running processes: configuration, TLS, logs, staying connected."""

@@ -1,0 +1,193 @@
+"""The listening side: lets agents in, one task each, and sees them out."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode as StandardCloseCode
+from websockets.http11 import Request, Response
+
+from opsmap_daemon import tls
+from opsmap_gateway.agent_session import AgentSession, say_goodbye
+from opsmap_gateway.counters import Counters, Loss
+from opsmap_gateway.outbox import Outbox, Quota
+from opsmap_gateway.registration import RefusedError, identify, read_registration
+from opsmap_gateway.registry import Registry
+from opsmap_gateway.router import Router
+from opsmap_protocol import MAX_FRAME_BYTES
+from opsmap_protocol.codec import encode
+from opsmap_protocol.errors import CloseCode
+from opsmap_protocol.identity import Identity
+from opsmap_protocol.messages import Error, Register, Registered
+
+_logger = logging.getLogger(__name__)
+
+AGENT_PATH = "/agent/"
+_BACKLOG = 1_024
+"""Connections that the kernel holds for us: after a restart all agents of the zone come at once."""
+_MAX_CLOSE_TIMEOUT_S = 2.0
+_MAX_WAITING_FRAMES = 1_000
+_MAX_WAITING_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How the server listens and whom it lets in. A connection silent for `agent_timeout_s` is dead."""
+
+    host: str
+    port: int
+    tls_context: ssl.SSLContext
+    organization_id: str
+    max_connections: int
+    agent_timeout_s: float
+    registration_timeout_s: float
+
+
+class AgentServer:
+    """An asynchronous context manager: listens inside, and closes every session in order on the way out."""
+
+    def __init__(
+        self,
+        *,
+        settings: ServerSettings,
+        router: Router,
+        registry: Registry,
+        counters: Counters,
+        waiting: Quota,
+    ) -> None:
+        self._settings = settings
+        self._router = router
+        self._registry = registry
+        self._counters = counters
+        self._waiting = waiting
+        self._knocking: dict[str, ServerConnection] = {}
+        self._server: Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, also if the configuration said 0."""
+        assert self._server is not None, "the server is not running"
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aenter__(self) -> Self:
+        """Begin to listen. Raises OSError if the address cannot be had."""
+        settings = self._settings
+        # Silence, an unanswered ping, an unanswered close: together a half-open connection lasts no longer than told.
+        third_s = settings.agent_timeout_s / 3
+        self._server = await serve(
+            self._serve,
+            settings.host,
+            settings.port,
+            ssl=settings.tls_context,
+            backlog=_BACKLOG,
+            process_request=_check_path,
+            server_header=None,
+            compression=None,
+            max_size=MAX_FRAME_BYTES,
+            ping_interval=third_s,
+            ping_timeout=third_s,
+            close_timeout=min(third_s, _MAX_CLOSE_TIMEOUT_S),
+        )
+        _logger.info("agents may connect to %s port %d", settings.host, self.port)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        # The library would close the connections itself, but wait for those that do not read for ever.
+        self._server.close(close_connections=False)
+        for session in self._registry.sessions():
+            session.end(StandardCloseCode.GOING_AWAY, "the gateway is stopping")
+        for socket in self._knocking.values():
+            socket.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        try:
+            identity = identify(socket, self._settings.organization_id)
+            register = await self._let_in(socket, identity)
+        except RefusedError as refusal:
+            await self._turn_away(socket, refusal)
+            return
+        except ConnectionClosed as error:
+            _logger.info("%s left before it registered: %s", _address(socket), error)
+            return
+        session_id = uuid.uuid4().hex
+        registered = Registered(session_id=session_id, server_time=datetime.now(UTC))
+        session = AgentSession(
+            socket=socket,
+            session_id=session_id,
+            register=register,
+            certificate_sha256=tls.peer_fingerprint(socket),
+            outbox=Outbox(
+                max_frames=_MAX_WAITING_FRAMES,
+                max_bytes=_MAX_WAITING_BYTES,
+                quota=self._waiting,
+                first=[encode(registered)],
+            ),
+            send_timeout_s=self._settings.agent_timeout_s,
+        )
+        await self._host(session, _address(socket))
+
+    async def _host(self, session: AgentSession, address: str) -> None:
+        name = session.agent_id
+        _logger.info("agent %s has come from %s, session %s", name, address, session.session_id)
+        reason = "a fault in the gateway"
+        try:
+            await self._router.arrived(session)
+            reason = await session.run(self._router.agent_frame)
+        finally:
+            _logger.info("agent %s is gone, session %s: %s", name, session.session_id, reason)
+            # The backend hears of it before the agent has been seen out, which can take seconds.
+            await self._router.left(session, reason)
+            await session.close()
+
+    async def _let_in(self, socket: ServerConnection, identity: Identity) -> Register:
+        """The registration of an agent for which there is room."""
+        name = identity.name
+        is_new = self._registry.get(name) is None and name not in self._knocking
+        if is_new and len(self._registry) + len(self._knocking) >= self._settings.max_connections:
+            limit = self._settings.max_connections
+            reason = f"this gateway accepts {limit} agents and has as many"
+            raise RefusedError(CloseCode.TOO_MANY_CONNECTIONS, "too_many_connections", reason)
+        former = self._knocking.get(name)
+        if former is not None:
+            # One at a time, or a single agent that never registers could use up everybody's connections.
+            former.transport.abort()
+        self._knocking[name] = socket
+        try:
+            return await read_registration(socket, identity, self._settings.registration_timeout_s)
+        finally:
+            if self._knocking.get(name) is socket:
+                del self._knocking[name]
+
+    async def _turn_away(self, socket: ServerConnection, refusal: RefusedError) -> None:
+        self._counters.count(Loss.CONNECTION_REFUSED)
+        _logger.warning("%s is not let in: %s", _address(socket), refusal)
+        error = Error(code=refusal.code, reason=str(refusal))
+        await say_goodbye(socket, refusal.close_code, str(refusal), error)
+
+
+def _check_path(socket: ServerConnection, request: Request) -> Response | None:
+    if request.path.partition("?")[0] == AGENT_PATH:
+        return None
+    return socket.respond(HTTPStatus.NOT_FOUND, f"Agents connect to {AGENT_PATH}\n")
+
+
+def _address(socket: ServerConnection) -> str:
+    host, port = socket.remote_address[:2]
+    return f"{host}:{port}"

@@ -1,0 +1,76 @@
+"""The command `opsmap-gateway`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from opsmap_daemon import lifecycle, logs
+from opsmap_daemon.configuration import ConfigurationError, load
+from opsmap_gateway import __version__
+from opsmap_gateway.configuration import Configuration
+from opsmap_gateway.gateway import Gateway
+
+_logger = logging.getLogger(__name__)
+
+DEFAULT_CONFIGURATION = Path("/etc/opsmap/gateway.yaml")
+EXIT_FAILURE = 1
+EXIT_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h: a service manager need not start it again before somebody has changed a file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        configuration = load(options.config, Configuration)
+        gateway = Gateway(configuration)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return EXIT_CONFIGURATION
+    if options.command == "check-config":
+        print(f"{options.config}: the configuration and its certificates are fine")
+        return 0
+    return _run(gateway, configuration)
+
+
+def _run(gateway: Gateway, configuration: Configuration) -> int:
+    try:
+        logs.configure(configuration.logging)
+        _logger.info(
+            "gateway %s of zone %s, version %s",
+            configuration.gateway.id,
+            configuration.gateway.zone,
+            __version__,
+        )
+        lifecycle.run(gateway.run)
+    except OSError as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    _logger.info("stopped")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="opsmap-gateway", description="Connects the agents of one zone to the OpsMap backend."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("run", "run the gateway in the foreground until SIGTERM or SIGINT"),
+        ("check-config", "check the configuration file and the certificates it names, and exit"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument(
+            "--config",
+            type=Path,
+            default=DEFAULT_CONFIGURATION,
+            metavar="FILE",
+            help="the configuration file (default: %(default)s)",
+        )
+    return parser

@@ -1,0 +1,347 @@
+"""Commands over the wire: each is run at most once and ends in a definite, reported outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from opsmap_agent.configuration import NativeCommands, Scripts
+from opsmap_protocol.codec import encode
+from opsmap_protocol.enums import ServiceAction
+from opsmap_protocol.messages import CancelCommand, Command
+from opsmap_protocol.specs import (
+    AsyncMode,
+    CommandSpec,
+    ExecuteCommand,
+    NativeCommand,
+    ScriptCommand,
+    ServiceControlCommand,
+    SyncMode,
+)
+
+if TYPE_CHECKING:
+    from conftest import OpenHost
+
+AGENT_ID = "srv-1"
+SYNC = SyncMode(timeout_ms=5_000)
+
+
+def _ended(events: list[dict[str, Any]]) -> dict[str, str]:
+    """How each request ended, as a command or as a job."""
+    bodies = [event["body"] for event in events]
+    return {body["request_id"]: body.get("outcome") or body["status"] for body in bodies if "pid" not in body}
+
+
+def sh(text: str) -> ExecuteCommand:
+    return ExecuteCommand("sh", ["-c", text])
+
+
+async def test_native_command_succeeds(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        request_id = await host.gateway.command(NativeCommand("uptime"))
+        result = await host.gateway.body("command_result", request_id)
+        assert (result["success"], result["outcome"]) == (True, "succeeded")
+        assert result["result"]["uptime_secs"] > 0
+        assert host.gateway.received == [request_id]
+
+
+async def test_program_succeeds_and_fails(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        good = await host.gateway.run(sh("printf '<b>\\033[31m\\000é'; echo warning >&2"))
+        assert (good["outcome"], good["success"]) == ("succeeded", True)
+        assert good["result"] == {
+            "exit_code": 0,
+            "stdout": "<b>\x1b[31m\x00é",
+            "stderr": "warning\n",
+            "timed_out": False,
+            "is_truncated": False,
+        }
+        bad = await host.gateway.run(sh("exit 4"))
+        assert (bad["outcome"], bad["success"], bad["error"]) == ("failed", False, "exit code 4")
+
+
+async def test_time_limit_is_strict(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        result = await host.gateway.run(sh("echo before; sleep 60"), SyncMode(timeout_ms=200))
+        assert (result["outcome"], result["error"]) == ("failed", "it did not end within 0.2 s")
+        assert (result["result"]["timed_out"], result["result"]["stdout"]) == (True, "before\n")
+        assert 200 <= result["duration_ms"] < 3000
+
+
+@pytest.mark.parametrize("mode", [SYNC, AsyncMode()])
+@pytest.mark.parametrize(
+    ("spec", "outcome", "reason"),
+    [
+        (ExecuteCommand("no-such-program"), "not_started", "no program 'no-such-program' on PATH"),
+        (ExecuteCommand("/etc/passwd"), "not_started", "permission denied"),
+        (ExecuteCommand("true", working_dir="/none"), "not_started", "working directory /none does not exist"),
+        (ExecuteCommand("true", run_as_user="nobody"), "rejected", "identity.allowed_runas_users"),
+        (ScriptCommand(path="/etc/evil.sh"), "rejected", "scripts.allowed_paths"),
+        (NativeCommand("no_such_command"), "rejected", "no native command 'no_such_command'"),
+        (NativeCommand("uptime"), "rejected", "'uptime' is switched off in native_commands"),
+        (ServiceControlCommand("x", ServiceAction.STATUS), "rejected", "switched off in native_commands"),
+        (ServiceControlCommand("x", ServiceAction.STOP), "rejected", "native_commands.service_control is false"),
+    ],
+)
+async def test_refusals(open_host: OpenHost, spec: CommandSpec, mode: Any, outcome: str, reason: str) -> None:
+    off = NativeCommands(uptime=False, service_status=False, service_control=False)
+    async with open_host(native_commands=off) as host:
+        result = await host.gateway.run(spec, mode)
+        assert (result["success"], result["outcome"]) == (False, outcome)
+        assert reason in result["error"]
+        assert len(host.gateway.received) == 1
+
+
+async def test_allow_list_is_obeyed(open_host: OpenHost) -> None:
+    async with open_host(scripts=Scripts(allowed_commands=["echo"])) as host:
+        assert (await host.gateway.run(ExecuteCommand("echo", ["1"])))["outcome"] == "succeeded"
+        result = await host.gateway.run(sh("echo 1"), AsyncMode())
+        assert (result["outcome"], result["error"]) == ("rejected", "'sh' is not in scripts.allowed_commands")
+
+
+async def test_late_command_expires(open_host: OpenHost, tmp_path: Path) -> None:
+    late = datetime.now(UTC) - timedelta(seconds=1)
+    async with open_host() as host:
+        result = await host.gateway.run(sh(f"touch {tmp_path}/ran"), AsyncMode(), not_after=late)
+        assert result["outcome"] == "expired"
+        assert host.gateway.received == []
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_late_start_cannot_follow_a_newer_stop(open_host: OpenHost, tmp_path: Path) -> None:
+    async with open_host() as host:
+        await host.gateway.run(sh("exit 0"), subject="kafka", epoch=8)
+        result = await host.gateway.run(sh(f"touch {tmp_path}/ran"), subject="kafka", epoch=7)
+        assert result["outcome"] == "rejected"
+        assert "epoch 8" in result["error"]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("mode", [SYNC, AsyncMode()])
+async def test_command_delivered_twice_runs_once(open_host: OpenHost, tmp_path: Path, mode: Any) -> None:
+    ran = tmp_path / "ran"
+    request_id = str(uuid.uuid4())
+    kind = "command_result" if mode is SYNC else "async_status"
+    async with open_host() as host:
+        for _ in range(3):
+            await host.gateway.command(sh(f"echo x >> {ran}"), mode, request_id=request_id)
+        await host.gateway.body(kind, request_id)
+        await host.gateway.until(lambda: host.gateway.received == [request_id] * 3)
+        await host.stop()
+        host.gateway.forget()
+        await host.start_again()
+        await host.gateway.command(sh(f"echo x >> {ran}"), mode, request_id=request_id)
+        await host.gateway.until(lambda: host.gateway.received == [request_id])
+        await host.gateway.body(kind, request_id)
+    assert ran.read_text() == "x\n"
+
+
+async def test_answer_is_told_again_to_who_lost_it(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        request_id = await host.gateway.command(NativeCommand("uptime"))
+        await host.gateway.body("command_result", request_id)
+        await host.gateway.acknowledge(1)
+        await host.gateway.resume(1)
+        host.gateway.forget()
+        async with asyncio.timeout(5):
+            while not host.gateway.events:
+                await host.gateway.command(NativeCommand("uptime"), request_id=request_id)
+                await asyncio.sleep(0.1)
+        assert host.gateway.events[0]["seq"] > 1
+        assert host.gateway.events[0]["body"]["request_id"] == request_id
+
+
+async def test_sync_command_is_cancelled(open_host: OpenHost, tmp_path: Path) -> None:
+    async with open_host() as host:
+        request_id = await host.gateway.command(sh(f"touch {tmp_path}/begun; sleep 60"), SyncMode(60_000))
+        async with asyncio.timeout(5):
+            while not (tmp_path / "begun").exists():  # noqa: ASYNC110 - made by another process
+                await asyncio.sleep(0.005)
+        await host.gateway.wire.send(CancelCommand(AGENT_ID, request_id))
+        result = await host.gateway.body("command_result", request_id)
+        assert (result["outcome"], result["error"]) == ("cancelled", "cancelled")
+
+
+@pytest.mark.parametrize("mode", [SyncMode(60_000), AsyncMode()])
+async def test_cancellation_right_behind_its_command(open_host: OpenHost, mode: Any) -> None:
+    async with open_host() as host:
+        requests = []
+        for _ in range(10):
+            requests.append(await host.gateway.command(sh("exec sleep 60"), mode))
+            await host.gateway.wire.send(CancelCommand(AGENT_ID, requests[-1]))
+        await host.gateway.until(lambda: _ended(host.gateway.events) == dict.fromkeys(requests, "cancelled"))
+        assert host.gateway.replies == []
+
+
+async def test_job_is_cancelled_while_it_is_being_launched(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        request_id = await host.gateway.command(sh("exec sleep 60"), AsyncMode())
+        await host.gateway.until(lambda: host.gateway.received == [request_id])
+        await host.gateway.wire.send(CancelCommand(AGENT_ID, request_id))
+        assert (await host.gateway.body("async_status", request_id))["status"] == "cancelled"
+
+
+async def test_inline_script_leaves_nothing_behind(open_host: OpenHost, tmp_path: Path) -> None:
+    async with open_host() as host:
+        spec = ScriptCommand(content="#!/bin/sh\necho $1 $0", args=["hello"])
+        result = await host.gateway.run(spec)
+        assert result["result"]["stdout"].startswith("hello /")
+        assert list((tmp_path / "detached").iterdir()) == []
+
+
+async def test_script_file_runs(open_host: OpenHost, tmp_path: Path) -> None:
+    (tmp_path / "scripts" / "hello.py").write_text("import sys; print(sys.argv[1:])")
+    async with open_host() as host:
+        result = await host.gateway.run(ScriptCommand(path=str(tmp_path / "scripts" / "hello.py"), args=["a b"]))
+        assert result["result"]["stdout"] == "['a b']\n"
+
+
+async def test_output_that_grows_in_json_still_fits_a_frame(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        result = await host.gateway.run(sh("head -c 2000000 /dev/zero | tr '\\0' '\\033'"))
+        assert result["result"]["is_truncated"]
+        assert set(result["result"]["stdout"]) == {"\x1b"}
+        assert len(result["result"]["stdout"]) > 200_000
+
+
+async def test_status_of_a_service_is_answered_natively(
+    open_host: OpenHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("opsmap_agent.probes._SYSTEMD_FOLDER", tmp_path / "none")
+    async with open_host() as host:
+        result = await host.gateway.run(ServiceControlCommand("nginx", ServiceAction.STATUS), AsyncMode())
+        assert result["result"]["status"] == "unknown"
+        assert result["result"]["error"] == "this host was not started by systemd"
+
+
+async def test_too_many_at_once_are_refused(open_host: OpenHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsmap_agent.dispatcher._MAX_RUNNING", 1)
+    async with open_host() as host:
+        first = await host.gateway.command(sh("sleep 60"), SyncMode(60_000))
+        await host.gateway.until(lambda: host.gateway.received == [first])
+        result = await host.gateway.run(NativeCommand("uptime"))
+        assert (result["outcome"], result["error"]) == ("rejected", "1 commands are running, more are not accepted")
+        await host.gateway.wire.send(CancelCommand(AGENT_ID, first))
+        await host.gateway.body("command_result", first)
+
+
+async def test_many_commands_all_end(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        requests = [await host.gateway.command(NativeCommand("uptime")) for _ in range(300)]
+        await host.gateway.until(lambda: len(host.gateway.events) == 300)
+        assert [event["seq"] for event in host.gateway.events] == list(range(1, 301))
+        assert {event["body"]["request_id"] for event in host.gateway.events} == set(requests)
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    command = Command(
+        request_id="r-1",
+        target_agent=AGENT_ID,
+        command=NativeCommand("uptime"),
+        execution_mode=SYNC,
+        timeout_ms=1000,
+        not_after=datetime.now(UTC) + timedelta(seconds=60),
+    )
+    plain: dict[str, Any] = json.loads(encode(command))
+    return plain | fields
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "about"),
+    [
+        (message(target_agent="srv-2"), "not_acceptable", "r-1"),
+        (message(request_id="../../etc"), "malformed_message", "../../etc"),
+        (message(timeout_ms="soon", target_agent="srv-2"), "malformed_message", "r-1"),
+        (message(subject="\ud800"), "malformed_message", None),
+        ({"type": "self_destruct"}, "unknown_message", "self_destruct"),
+        ({"no": "type"}, "malformed_message", None),
+        ("not json", "malformed_message", None),
+    ],
+)
+async def test_what_cannot_be_accepted_is_answered(
+    open_host: OpenHost, frame: Any, code: str, about: str | None
+) -> None:
+    async with open_host() as host:
+        await host.gateway.wire.send(frame if isinstance(frame, str) else json.dumps(frame))
+        await host.gateway.until(lambda: bool(host.gateway.replies))
+        (error,) = host.gateway.replies
+        assert (error["type"], error["code"], error.get("about")) == ("error", code, about)
+        assert error["agent_id"] == AGENT_ID
+        assert (await host.gateway.run(NativeCommand("uptime")))["success"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"timeout_ms": "soon"}, "this agent does not understand it: timeout_ms: expected an integer"),
+        ({"command": {"type": "rm"}}, "this agent does not understand it: command.type: expected one of"),
+        ({"epoch": 10**30, "subject": "kafka"}, "internal error of the agent"),
+    ],
+)
+async def test_command_that_is_not_understood_ends(open_host: OpenHost, fields: dict[str, Any], reason: str) -> None:
+    async with open_host() as host:
+        for _ in range(2):
+            await host.gateway.wire.send(json.dumps(message(**fields)))
+        result = await host.gateway.body("command_result", "r-1")
+        assert result["outcome"] == "rejected"
+        assert reason in result["error"]
+        await host.gateway.run(NativeCommand("uptime"))
+        assert len(host.gateway.events) == 2
+
+
+async def test_bytes_that_are_no_text_come_out_as_something(open_host: OpenHost) -> None:
+    name = b"opsmap-\xff\xfe-test"
+    process = await asyncio.create_subprocess_exec(b"sh", b"-c", b"read x", name, stdin=asyncio.subprocess.PIPE)
+    try:
+        async with open_host() as host:
+            found = await host.gateway.run(NativeCommand("process_find", {"pattern": "opsmap-"}))
+            commands = [entry["cmd"] for entry in found["result"]]
+            assert "sh -c read x opsmap-\ufffd\ufffd-test" in commands
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_text_of_all_kinds_goes_through(open_host: OpenHost) -> None:
+    text = 'é 漢字 😀 \u202e \x1b[0m "quoted" \\ </script>'
+    async with open_host() as host:
+        result = await host.gateway.run(ExecuteCommand("printf", ["%s", text]))
+        assert result["result"]["stdout"] == text
+        escaped = json.dumps(message(command={"type": "execute", "path": "printf", "args": ["%s", "😀"]}))
+        assert "\\ud83d" in escaped
+        await host.gateway.wire.send(escaped)
+        assert (await host.gateway.body("command_result", "r-1"))["result"]["stdout"] == "😀"
+
+
+async def test_unknown_fields_are_ignored(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        await host.gateway.wire.send(json.dumps(message(signature="of a newer version")))
+        assert (await host.gateway.body("command_result", "r-1"))["success"]
+
+
+async def test_command_as_another_user_goes_through_sudo(
+    open_host: OpenHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sudo = tmp_path / "bin" / "sudo"
+    sudo.parent.mkdir()
+    sudo.write_text('#!/bin/sh\necho "sudo $*"\nwhile [ "$1" != -- ]; do shift; done; shift\nexec "$@"\n')
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sudo.parent}:/usr/bin:/bin")
+    async with open_host() as host:
+        allowed = replace(host.configuration.identity, allowed_runas_users=["nobody"])
+        await host.stop()
+        host.configuration = replace(host.configuration, identity=allowed)
+        await host.start_again()
+        spec = ScriptCommand(content="echo script $1", args=["x"], run_as_user="nobody")
+        sync = await host.gateway.run(spec)
+        assert sync["result"]["stdout"].splitlines()[1] == "script x"
+        status = await host.gateway.body("async_status", await host.gateway.command(spec, AsyncMode()))
+        assert status["log_tail"].splitlines()[0].startswith("sudo -n -u nobody -- /")
+        assert status["log_tail"].splitlines()[1] == "script x"

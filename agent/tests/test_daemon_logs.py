@@ -1,0 +1,98 @@
+"""Log lines as text and as JSON."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opsmap_daemon import logs
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """The test runner has handlers of its own at the root."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("websockets", "asyncio")}
+    root.handlers = []
+    yield
+    for handler in root.handlers:
+        handler.close()
+    root.handlers, root.level = handlers, level
+    for name, former in levels.items():
+        logging.getLogger(name).setLevel(former)
+
+
+def logged(tmp_path: Path, **settings: Any) -> list[str]:
+    """The lines of a short life."""
+    file = tmp_path / "logs" / "daemon.log"
+    logs.configure(logs.Logging(file=file, **settings))
+    logger = logging.getLogger("opsmap_gateway.router")
+    logger.debug("a detail")
+    logger.info("agent %s is here", "srv-1", extra={"agent": "srv-1"})
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logger.exception("a fault")
+    logging.getLogger("websockets.server").info("chatter")
+    return file.read_text().splitlines()
+
+
+def test_json_lines_carry_extras_and_exceptions(tmp_path: Path) -> None:
+    here, fault = [json.loads(line) for line in logged(tmp_path, format="json")]
+    assert here.pop("time").endswith("+00:00")
+    assert here == {
+        "level": "info",
+        "target": "opsmap_gateway.router",
+        "message": "agent srv-1 is here",
+        "agent": "srv-1",
+    }
+    assert "RuntimeError: broken" in fault["exception"]
+
+
+def test_what_lines_contain_can_be_chosen(tmp_path: Path) -> None:
+    lines = logged(tmp_path, format="json", include_timestamps=False, include_target=False, level="info")
+    assert json.loads(lines[0]) == {"level": "info", "message": "agent srv-1 is here", "agent": "srv-1"}
+
+
+def test_text_lines(tmp_path: Path) -> None:
+    lines = logged(tmp_path, level="debug", include_timestamps=False)
+    assert lines[:2] == [
+        "DEBUG   opsmap_gateway.router: a detail",
+        "INFO    opsmap_gateway.router: agent srv-1 is here",
+    ]
+    assert "chatter" not in "".join(lines)
+
+
+def test_level_leaves_out_what_is_below(tmp_path: Path) -> None:
+    assert logged(tmp_path, level="error", include_timestamps=False)[0] == "ERROR   opsmap_gateway.router: a fault"
+
+
+def test_text_of_a_peer_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(logs.Logging(include_timestamps=False))
+    logging.getLogger("opsmap").warning("it says %s", "hello\nERROR   opsmap: all is lost\x1b[31m")
+    assert capsys.readouterr().err == "WARNING opsmap: it says hello\\x0aERROR   opsmap: all is lost\\x1b[31m\n"
+
+
+def test_full_files_are_rotated_and_compressed(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.log"
+    logs.configure(logs.Logging(file=file, max_size_mb=1, max_files=2, compress=True, include_timestamps=False))
+    logger = logging.getLogger("opsmap")
+    for number in range(4):
+        logger.info("%d %s", number, "x" * 700_000)
+    assert file.read_text().startswith("INFO    opsmap: 3 ")
+    with gzip.open(tmp_path / "daemon.log.1.gz", "rt") as packed:
+        assert packed.read().startswith("INFO    opsmap: 2 ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["daemon.log", "daemon.log.1.gz", "daemon.log.2.gz"]
+
+
+def test_without_a_file_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(logs.Logging(include_timestamps=False))
+    logging.getLogger("opsmap").warning("look here")
+    assert capsys.readouterr().err == "WARNING opsmap: look here\n"
