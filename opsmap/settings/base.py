@@ -18,7 +18,6 @@ ALLOWED_HOSTS = _env["OPSMAP_ALLOWED_HOSTS"]
 CSRF_TRUSTED_ORIGINS = _env["OPSMAP_CSRF_TRUSTED_ORIGINS"]
 
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -126,7 +125,7 @@ CONTENT_SECURITY_POLICY = {
 # Files of the pages
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = BASE_DIR / ".opsmap" / "static"
+# Served from where they are: no collectstatic between a clone and a page.
 WHITENOISE_USE_FINDERS = True
 
 # The API

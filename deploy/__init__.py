@@ -1,0 +1,1 @@
+"""What runs OpsMap: `embedded` supervises everything on one machine, `demo` is the application it demonstrates."""
