@@ -75,7 +75,7 @@ class CommandView(APIView):
     def get(self, request: Request, command_id: uuid.UUID) -> Response:
         command = access_command(person_of(request), command_id)
         wait = request.query_params.get("wait", "")
-        if command.is_open and wait.isdigit():
+        if command.is_open and wait.isdecimal():
             command = wait_for_end(command.pk, timeout_s=min(float(wait), MAX_WAIT_S))
         return Response(describe_command(command))
 

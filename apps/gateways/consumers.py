@@ -14,14 +14,21 @@ from typing import Any, TypeVar
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import DataError
 
 from apps.gateways.access import get_gateway_by_certificate
 from apps.gateways.actions import commands, reports, sessions
-from apps.gateways.dispatch import error_frame, gateway_group, health_checks_frame, registered_frame
+from apps.gateways.dispatch import (
+    error_frame,
+    gateway_group,
+    health_checks_frame,
+    read_frame,
+    registered_frame,
+)
 from apps.gateways.exceptions import LinkRefusedError
 from apps.gateways.models import Agent, Gateway
 from apps.gateways.pki import gateway_of_peer
-from opsmap_protocol import PROTOCOL_VERSION, codec, messages
+from opsmap_protocol import PROTOCOL_VERSION, messages
 from opsmap_protocol.errors import CloseCode, ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +36,7 @@ logger = logging.getLogger(__name__)
 INBOX_FRAMES = 1000
 BATCH_FRAMES = 100
 TICK_S = 1.0
+RECEIPT_PAUSE_S = 0.004
 REGISTER_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -80,7 +88,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         if self.gateway is None:
             return
         try:
-            message = codec.decode(text_data or bytes_data or "", messages.FROM_GATEWAY)
+            message = read_frame(text_data or bytes_data or "")
         except ProtocolError as error:
             logger.warning("frame of %s refused: %s", self.gateway.gateway_id, error)
             await self.send(error_frame(error.code, str(error)))
@@ -134,6 +142,9 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         """Store what comes in, in the order it came: alone when idle, in batches under load."""
         while True:
             batch = [await self.inbox.get()]
+            if isinstance(batch[0], messages.CommandReceived) and self.inbox.empty():
+                # A quick command's result is right behind its receipt: one transaction instead of two.
+                await asyncio.sleep(RECEIPT_PAUSE_S)
             while len(batch) < BATCH_FRAMES and not self.inbox.empty():
                 batch.append(self.inbox.get_nowait())
             await self._ingest_in_order(batch)
@@ -146,14 +157,29 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             else:
                 await self._store(pending)
                 pending = []
-                await self._apply_session_message(message)
+                try:
+                    await self._apply_session_message(message)
+                except DataError:
+                    assert self.gateway is not None
+                    logger.exception("a message of %s cannot be stored", self.gateway.gateway_id)
         await self._store(pending)
 
     async def _store(self, pending: list[reports.Report]) -> None:
-        if pending:
-            assert self.gateway is not None
-            for frame in await _in_database(reports.ingest_reports, gateway=self.gateway, reports=pending):
-                await self.send(frame)
+        """Store reports together. One that no column can hold is left out: its agent must not stop a whole zone."""
+        if not pending:
+            return
+        assert self.gateway is not None
+        try:
+            frames = await _in_database(reports.ingest_reports, gateway=self.gateway, reports=pending)
+        except DataError:
+            if len(pending) > 1:
+                for report in pending:
+                    await self._store([report])
+            else:
+                logger.exception("a report through %s cannot be stored", self.gateway.gateway_id)
+            return
+        for frame in frames:
+            await self.send(frame)
 
     async def _apply_session_message(self, message: Any) -> None:
         assert self.gateway is not None
@@ -180,13 +206,17 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             except TimeoutError:
                 pass  # nobody called: look anyway
             self.wake.clear()
-            frames = await _in_database(_frames_due, gateway=self.gateway, session_id=self.session_id)
+            session = {"gateway_id": self.gateway.pk, "session_id": self.session_id}
+            frames = await _in_database(commands.claim_commands, **session)
             for frame in frames:
-                await self.send(frame)
-            for frame in await _in_database(_changed_checks, gateway=self.gateway, told=self.told_checks):
                 await self.send(frame)
             if len(frames) >= commands.CLAIM_BATCH:
                 self.wake.set()
+            # Commands first, as they are what people wait for.
+            for frame in await _in_database(commands.claim_cancellations, **session):
+                await self.send(frame)
+            for frame in await _in_database(_changed_checks, gateway=self.gateway, told=self.told_checks):
+                await self.send(frame)
 
     async def disconnect(self, code: int) -> None:
         for task in self.tasks:
@@ -196,11 +226,6 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             await self.channel_layer.group_discard(gateway_group(self.gateway.pk), self.channel_name)
             await _in_database(sessions.close_gateway_session, gateway=self.gateway, session_id=self.session_id)
             logger.info("gateway %s is gone (%s)", self.gateway.gateway_id, code)
-
-
-def _frames_due(*, gateway: Gateway, session_id: uuid.UUID) -> list[str]:
-    frames = commands.claim_commands(gateway_id=gateway.pk, session_id=session_id)
-    return frames + commands.claim_cancellations(gateway_id=gateway.pk)
 
 
 def _changed_checks(*, gateway: Gateway, told: dict[str, str]) -> list[str]:

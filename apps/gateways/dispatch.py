@@ -1,7 +1,11 @@
-"""Rows to frames, and the hints that wake whoever sends them. Hints may be lost: everything is also looked for."""
+"""Rows to frames and frames to messages, and the hints that wake whoever sends.
+
+Hints may be lost: everything is also looked for.
+"""
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -42,6 +46,29 @@ def check_command(spec: dict[str, Any], execution: dict[str, Any]) -> None:
         codec.build(ExecutionMode, execution)
     except ProtocolError as error:
         raise InvalidCommandError(str(error)) from None
+
+
+def read_frame(frame: str | bytes) -> Any:
+    """The message in a gateway's frame, with nothing in it that PostgreSQL refuses: a command may print anything.
+
+    Raises:
+        ProtocolError: it cannot be understood.
+    """
+    return codec.from_plain(_storable(codec.parse(frame)), messages.FROM_GATEWAY)
+
+
+def _storable(value: Any) -> Any:
+    """JSON knows NUL, Python's JSON also NaN; PostgreSQL knows neither, and one of them would refuse a whole batch."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd")
+        case float() if not math.isfinite(value):
+            return None
+        case list():
+            return [_storable(item) for item in value]
+        case dict():
+            return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
 
 
 def command_frame(command: Command, agent_id: str) -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -91,7 +92,7 @@ def ensure_leaf(
     Returns the certificate's SHA-256 fingerprint in hexadecimal.
     """
     path = folder / f"{name}.crt"
-    if path.exists():
+    if path.exists() and (folder / f"{name}.key").exists():
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         if _is_usable(certificate, authority, uri):
             return fingerprint(certificate)
@@ -105,7 +106,16 @@ def ensure_leaf(
 def _is_usable(certificate: x509.Certificate, authority: Authority, uri: str) -> bool:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     is_fresh = datetime.now(UTC) < begin + (end - begin) * 2 / 3
-    return is_fresh and certificate.issuer == authority.certificate.subject and _uris(certificate) == [uri]
+    return is_fresh and _is_signed_by(certificate, authority) and _uris(certificate) == [uri]
+
+
+def _is_signed_by(certificate: x509.Certificate, authority: Authority) -> bool:
+    # By its key: an authority that was made anew has the name of the one before.
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def issue(

@@ -83,7 +83,7 @@ def list_gateways(user: User) -> QuerySet[Gateway]:
 
 def get_agents_by_host(organization_id: uuid.UUID) -> dict[str, Agent]:
     """The agents of an organization by agent id and by hostname; an agent id counts before a hostname."""
-    agents = list(Agent.objects.filter(organization_id=organization_id).defer("health_checks"))
+    agents = list(Agent.objects.filter(organization_id=organization_id).defer("health_checks").order_by("agent_id"))
     by_host = {agent.hostname: agent for agent in agents}
     by_host.update({agent.agent_id: agent for agent in agents})
     return by_host

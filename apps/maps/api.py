@@ -18,7 +18,6 @@ from apps.maps.documents.schema import SCHEMA
 from apps.orgs.access import access_workspace
 from apps.orgs.authentication import actor_of, person_of
 
-
 MAX_DOCUMENTS = 5_000
 
 
@@ -28,7 +27,7 @@ class DocumentBody(serializers.Serializer[Any]):
 
 
 class DocumentsBody(serializers.Serializer[Any]):
-    documents = DocumentBody(many=True, allow_empty=False, max_length=MAX_DOCUMENTS)
+    documents = serializers.ListField(child=DocumentBody(), allow_empty=False, max_length=MAX_DOCUMENTS)
 
     def sources(self) -> list[SourceFile]:
         return [SourceFile(item["path"], item["content"]) for item in self.validated_data["documents"]]

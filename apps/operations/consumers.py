@@ -95,6 +95,7 @@ class MapConsumer(_WatchConsumer):
     """Changes of one Map after the version that the browser says it has. Silent until it has said so."""
 
     version: int | None = None
+    is_asked = False
 
     async def _groups(self) -> list[str]:
         self.map_id: uuid.UUID = self.scope["url_route"]["kwargs"]["map_id"]
@@ -111,20 +112,23 @@ class MapConsumer(_WatchConsumer):
             await self.close(4400)
             return
         self.version = version
+        self.is_asked = True
         self.wake.set()
 
     async def _send_news(self) -> None:
         if self.version is None:
             return
-        changes = await database_sync_to_async(self._changes)(self.version)
+        # Who asks gets an answer, also that nothing is new: it tells the page that it is up to date again.
+        must_answer, self.is_asked = self.is_asked, False
+        changes = await database_sync_to_async(self._changes)(self.version, must_answer)
         if changes is not None:
             self.version = changes["version"]
             await self._send_json(changes)
 
-    def _changes(self, since: int) -> dict[str, Any] | None:
+    def _changes(self, since: int, must_answer: bool) -> dict[str, Any] | None:
         # Through the door each time: who loses access stops receiving.
         map = access_map(self.user, self.map_id)
-        return describe_changes(map, since) if map.version != since else None
+        return describe_changes(map, since) if must_answer or map.version != since else None
 
 
 class MapListConsumer(_WatchConsumer):

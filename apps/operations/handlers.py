@@ -12,11 +12,12 @@ from apps.gateways.models import Agent, Command
 from apps.maps import signals as map_signals
 from apps.operations.actions.health import (
     HealthReport,
-    assign_health_checks,
+    assign_health_checks_on_commit,
     mark_agents_back,
     mark_agents_lost,
     record_health,
 )
+from apps.operations.actions.states import follow_structure
 from apps.operations.actions.steps import advance_step
 
 
@@ -46,5 +47,6 @@ def _on_agents_lost(sender: type, *, agents: Sequence[Agent], reason: str, **kwa
     mark_agents_lost(agents=agents, reason=reason)
 
 
-def _on_structure_changed(sender: type, *, organization_id: uuid.UUID, **kwargs: Any) -> None:
-    assign_health_checks(organization_id=organization_id)
+def _on_structure_changed(sender: type, *, map_id: uuid.UUID, organization_id: uuid.UUID, **kwargs: Any) -> None:
+    follow_structure(map_id, organization_id)
+    assign_health_checks_on_commit(organization_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -100,7 +100,9 @@ def make_plan(
     plan = _without_missing_stops(plan, components)
     checked = _check_steps(map, user, components, plan)
     touched = plan.nodes
-    problems = unknown if plan.steps or unknown else [_nothing_to_do(kind, bool(components))]
+    # Also without a step: what somebody else is starting right now is not "already running".
+    holds = _holds(touched or (known if chosen else components))
+    problems = unknown if plan.steps or unknown or holds else [_nothing_to_do(kind, bool(components))]
     durations = {step.planned.key: step.predicted_ms for step in checked if step.predicted_ms is not None}
     path, total_ms = critical_path(plan.steps, durations)
     return CheckedPlan(
@@ -109,11 +111,7 @@ def make_plan(
         steps=checked,
         untouched=[component for component in components.values() if component.pk not in touched],
         problems=problems,
-        holds=list(
-            ComponentHold.objects.filter(component_id__in=touched).select_related(
-                "component", "operation__requested_by"
-            )
-        ),
+        holds=holds,
         critical_path=path,
         # Honest: without a history of every step there is no prediction of the whole.
         predicted_ms=total_ms if checked and len(durations) == len(checked) else None,
@@ -221,6 +219,11 @@ def _nothing_to_do(kind: OperationKind, has_components: bool) -> Problem:
         OperationKind.REPAIR: "Nothing has failed: there is nothing to repair.",
     }
     return Problem("nothing_to_do", messages.get(kind, "There is nothing to do."))
+
+
+def _holds(component_ids: Iterable[uuid.UUID]) -> list[ComponentHold]:
+    held = ComponentHold.objects.filter(component_id__in=component_ids)
+    return list(held.select_related("component", "operation__requested_by").order_by("component__name"))
 
 
 def _target(

@@ -21,25 +21,32 @@ def agent_of(component: Component, by_host: Mapping[str, Agent]) -> Agent | None
     """The agent that runs a component's commands: of its host, or the first online one that its selector fits."""
     if component.host:
         return by_host.get(component.host)
-    wanted = component.spec.get("hostSelector", {}).get("labels")
-    if not wanted:
-        return None
-    fitting = [agent for agent in by_host.values() if wanted.items() <= agent.labels.items()]
+    fitting = [agent for agent in by_host.values() if fits(component, agent)]
     return min(fitting, key=lambda agent: (not agent.is_online, agent.agent_id), default=None)
 
 
-def components_of_agents(agents: Sequence[Agent]) -> dict[uuid.UUID, list[Component]]:
-    """The components that these agents run, by Map, Maps in the order of their ids."""
-    found: dict[uuid.UUID, list[Component]] = defaultdict(list)
+def fits(component: Component, agent: Agent) -> bool:
+    """Whether the agent has the labels that a component without a host asks for."""
+    wanted = component.spec.get("hostSelector", {}).get("labels")
+    return bool(wanted) and wanted.items() <= agent.labels.items()
+
+
+def components_around(agents: Sequence[Agent]) -> dict[uuid.UUID, list[tuple[Component, Agent]]]:
+    """The components that these agents run or could run, each with the agent that runs it now.
+
+    By Map, Maps in the order of their ids. Those with a selector are there even if another agent runs them now: it may
+    have taken over from one of these just before.
+    """
+    found: dict[uuid.UUID, list[tuple[Component, Agent]]] = defaultdict(list)
     for organization_id in {agent.organization_id for agent in agents}:
-        mine = {agent.pk for agent in agents if agent.organization_id == organization_id}
+        mine = {agent.pk: agent for agent in agents if agent.organization_id == organization_id}
         by_host = get_agents_by_host(organization_id)
         names = {name for name, agent in by_host.items() if agent.pk in mine}
         components = Component.objects.filter(Q(host__in=names) | Q(host=""), organization_id=organization_id)
         for component in components.order_by("map_id", "pk"):
             agent = agent_of(component, by_host)
-            if agent is not None and agent.pk in mine:
-                found[component.map_id].append(component)
+            if agent is not None and (component.host or any(fits(component, one) for one in mine.values())):
+                found[component.map_id].append((component, agent))
     return dict(sorted(found.items()))
 
 
@@ -79,7 +86,7 @@ def shown_operations(map: Map) -> list[Operation]:
     """What the Map page shows: operations that run, and the last that ended."""
     operations = with_steps(Operation.objects.filter(map=map))
     running = list(operations.filter(state=OperationState.RUNNING).order_by("-id"))
-    return running + list(operations.exclude(state=OperationState.RUNNING).order_by("-id")[:1])
+    return running + list(operations.exclude(state=OperationState.RUNNING).order_by("-finished_at", "-id")[:1])
 
 
 def changed_components(map: Map, since: int) -> QuerySet[Component]:

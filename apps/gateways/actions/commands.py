@@ -49,12 +49,7 @@ def queue_command(
     """
     check_command(spec, execution)
     key = f"{actor.id}:{idempotency_key}" if idempotency_key else None
-    if key is not None:
-        known = Command.objects.filter(organization_id=agent.organization_id, idempotency_key=key).first()
-        if known is not None:
-            return known
-    command = Command.objects.create(
-        organization_id=agent.organization_id,
+    command, is_new = _create_once(
         agent=agent,
         name=name,
         subject=subject,
@@ -66,6 +61,8 @@ def queue_command(
         requested_by=actor.as_json(),
         idempotency_key=key,
     )
+    if not is_new:
+        return command
     record_event(
         "command.requested",
         actor=actor,
@@ -75,6 +72,16 @@ def queue_command(
     )
     wake_gateway_on_commit(agent.gateway_id)
     return command
+
+
+def _create_once(*, agent: Agent, idempotency_key: str | None, **fields: Any) -> tuple[Command, bool]:
+    """A new row, or the one that has this key already: also when the same request comes twice at the same time."""
+    fields |= {"agent": agent}
+    if idempotency_key is None:
+        return Command.objects.create(organization_id=agent.organization_id, **fields), True
+    return Command.objects.get_or_create(
+        organization_id=agent.organization_id, idempotency_key=idempotency_key, defaults=fields
+    )
 
 
 @transaction.atomic
@@ -119,8 +126,8 @@ def cancel_command(*, command: Command, actor: Actor) -> None:
     wake_gateway_on_commit(command.agent.gateway_id)
 
 
-def claim_cancellations(*, gateway_id: uuid.UUID) -> list[str]:
-    """The frames of cancellations still to be passed on. Repeating one is harmless."""
+def claim_cancellations(*, gateway_id: uuid.UUID, session_id: uuid.UUID) -> list[str]:
+    """The frames of cancellations that this session has to pass on. Repeating one is harmless."""
     with transaction.atomic():
         wanted = list(
             Command.objects.select_for_update(skip_locked=True, of=("self",), no_key=True)
@@ -128,6 +135,7 @@ def claim_cancellations(*, gateway_id: uuid.UUID) -> list[str]:
                 is_cancel_requested=True,
                 state__in=OPEN_STATES,
                 agent__gateway_id=gateway_id,
+                agent__gateway__session_id=session_id,
                 agent__session_id__isnull=False,
             )
             .select_related("agent")[:CLAIM_BATCH]
@@ -141,16 +149,21 @@ def change_state(
     state: CommandState,
     *,
     from_states: set[CommandState] | frozenset[CommandState] | None = None,
+    agent: Agent | None = None,
     **fields: Any,
 ) -> Command | None:
     """Compare-and-set: enter `state` if the present one allows it, and tell the apps above. None if it does not.
 
+    With an `agent`, only a command of that agent: whoever reports can speak of its own commands alone.
     Must run inside a transaction, so that what the receivers write belongs to the change.
     """
     allowed = PREDECESSORS[state] if from_states is None else from_states
     if state not in OPEN_STATES:
         fields |= {"next_poll_at": None, "lease_until": None}
-    if not Command.objects.filter(pk=command_id, state__in=allowed).update(state=state, **fields):
+    allowed_rows = Command.objects.filter(pk=command_id, state__in=allowed)
+    if agent is not None:
+        allowed_rows = allowed_rows.filter(agent=agent)
+    if not allowed_rows.update(state=state, **fields):
         return None
     command = Command.objects.select_related("agent").get(pk=command_id)
     command_changed.send(sender=Command, command=command)

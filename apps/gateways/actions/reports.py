@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.gateways.actions.commands import change_state
-from apps.gateways.dispatch import ack_frame, plain_check_result
+from apps.gateways.dispatch import ack_frame, plain_check_result, resume_frame
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command, Gateway
 from apps.gateways.signals import health_reported
@@ -82,20 +82,22 @@ def _agent_id(report: Report) -> str:
 
 
 def _apply_received(agent: Agent, request_id: str) -> None:
-    command_id = _own_command(agent, request_id)
+    command_id = _command_id(request_id)
     if command_id is not None:
-        change_state(command_id, CommandState.RECEIVED, received_at=timezone.now(), lease_until=None)
+        change_state(command_id, CommandState.RECEIVED, agent=agent, received_at=timezone.now(), lease_until=None)
 
 
 def _apply_events(batch: _Batch, agent: Agent, report: messages.Events) -> None:
-    """The events that are new, in order. Behind a gap nothing counts: the agent sends the missing ones again."""
+    """The events that are new, in order. Behind a gap nothing counts, and the agent is asked for what is missing."""
     if report.incarnation != agent.incarnation:
         return
     acked = agent.acked_seq
+    has_gap = False
     for event in report.events:
         if event.seq <= acked:
             continue
-        if event.seq != acked + 1 and acked != 0:
+        if event.seq != acked + 1:
+            has_gap = True
             break
         acked = event.seq
         match event.body:
@@ -112,11 +114,12 @@ def _apply_events(batch: _Batch, agent: Agent, report: messages.Events) -> None:
     if acked != agent.acked_seq:
         agent.acked_seq = acked
         Agent.objects.filter(pk=agent.pk).update(acked_seq=acked, last_seen_at=timezone.now())
-    batch.acks[agent.agent_id] = ack_frame(agent.agent_id, agent.incarnation, acked)
+    answer = resume_frame(agent) if has_gap else ack_frame(agent.agent_id, agent.incarnation, acked)
+    batch.acks[agent.agent_id] = answer
 
 
 def _apply_result(agent: Agent, result: messages.CommandResult) -> None:
-    command_id = _own_command(agent, result.request_id)
+    command_id = _command_id(result.request_id)
     if command_id is None:
         return
     now = timezone.now()
@@ -124,6 +127,7 @@ def _apply_result(agent: Agent, result: messages.CommandResult) -> None:
     change_state(
         command_id,
         _STATE_OF_OUTCOME[result.outcome],
+        agent=agent,
         detail=result.error or "",
         result=result.result,
         exit_code=_integer(facts.get("exit_code")),
@@ -133,13 +137,14 @@ def _apply_result(agent: Agent, result: messages.CommandResult) -> None:
 
 
 def _apply_started(agent: Agent, started: messages.AsyncStarted) -> None:
-    command_id = _own_command(agent, started.request_id)
+    command_id = _command_id(started.request_id)
     if command_id is None:
         return
     interval = timedelta(milliseconds=max(500, started.suggested_poll_interval_ms))
     change_state(
         command_id,
         CommandState.STARTED,
+        agent=agent,
         job_id=started.job_id[:80],
         pid=_bounded(started.pid),
         started_at=started.started_at,
@@ -149,16 +154,16 @@ def _apply_started(agent: Agent, started: messages.AsyncStarted) -> None:
 
 
 def _apply_job_status(agent: Agent, status: messages.AsyncStatus) -> None:
-    command_id = _own_command(agent, status.request_id)
+    command_id = _command_id(status.request_id)
     if command_id is None:
         return
     facts: dict[str, Any] = {
         "check_result": plain_check_result(status.check_result),
-        "exit_code": status.exit_code,
+        "exit_code": _integer(status.exit_code),
         "duration_ms": _bounded(status.elapsed_ms),
     }
     if not status.status.is_final:
-        Command.objects.filter(pk=command_id, state=CommandState.STARTED).update(**facts)
+        Command.objects.filter(pk=command_id, agent=agent, state=CommandState.STARTED).update(**facts)
         return
     detail = status.error or ""
     if status.status is JobStatus.TIMEOUT and not detail:
@@ -166,6 +171,7 @@ def _apply_job_status(agent: Agent, status: messages.AsyncStatus) -> None:
     change_state(
         command_id,
         _STATE_OF_JOB[status.status],
+        agent=agent,
         detail=detail,
         log_tail=status.log_tail or "",
         finished_at=timezone.now(),
@@ -174,32 +180,34 @@ def _apply_job_status(agent: Agent, status: messages.AsyncStatus) -> None:
 
 
 def _apply_exit(agent: Agent, exited: messages.JobExited) -> None:
-    command_id = _own_command(agent, exited.request_id)
+    command_id = _command_id(exited.request_id)
     if command_id is not None:
-        Command.objects.filter(pk=command_id).update(exit_code=exited.exit_code, process_exited_at=timezone.now())
+        Command.objects.filter(pk=command_id, agent=agent).update(
+            exit_code=_integer(exited.exit_code), process_exited_at=timezone.now()
+        )
 
 
 def _release(agent: Agent, refused: messages.CommandRefused) -> None:
     """The gateway could not pass it on: free for the next try, by whichever gateway the agent comes in again."""
-    command_id = _own_command(agent, refused.request_id)
+    command_id = _command_id(refused.request_id)
     if command_id is not None:
-        Command.objects.filter(pk=command_id, state=CommandState.SENT).update(
+        Command.objects.filter(pk=command_id, agent=agent, state=CommandState.SENT).update(
             state=CommandState.QUEUED,
             lease_until=timezone.now() + timedelta(seconds=1),
             detail=refused.reason[:500],
         )
 
 
-def _own_command(agent: Agent, request_id: str) -> uuid.UUID | None:
-    """The id, if it is a command of this very agent."""
+def _command_id(request_id: str) -> uuid.UUID | None:
+    """The id, if it can be one. Whose command it is decides the `agent` of each update."""
     try:
-        command_id = uuid.UUID(request_id)
+        return uuid.UUID(request_id)
     except ValueError:
         return None
-    return command_id if Command.objects.filter(pk=command_id, agent=agent).exists() else None
 
 
 def _integer(value: Any) -> int | None:
+    """An exit code that the column can hold."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
 
 

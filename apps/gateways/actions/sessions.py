@@ -67,7 +67,9 @@ def close_gateway_session(*, gateway: Gateway, session_id: uuid.UUID) -> None:
     """The connection ended. Unless a newer one replaced it, its agents are out of reach: one event for all of them."""
     if not Gateway.objects.filter(pk=gateway.pk, session_id=session_id).update(session_id=None):
         return
-    lost = list(Agent.objects.select_for_update(no_key=True).filter(gateway=gateway, session_id__isnull=False))
+    lost = list(
+        Agent.objects.select_for_update(no_key=True).filter(gateway=gateway, session_id__isnull=False).order_by("pk")
+    )
     Agent.objects.filter(pk__in=[agent.pk for agent in lost]).update(session_id=None)
     if lost:
         agents_lost.send(sender=Gateway, agents=lost, reason=f"gateway {gateway.gateway_id} is not connected")
@@ -91,9 +93,12 @@ def open_agent_session(*, gateway: Gateway, online: messages.AgentOnline) -> str
             target={"type": "agent", "agentId": hello.agent_id},
             details={"hostname": hello.hostname[:253], "gateway": gateway.gateway_id},
         )
+    elif (agent.hostname, agent.labels) != (hello.hostname[:253], hello.labels):
+        _leave_former_place(agent)
     if agent.incarnation != hello.incarnation:
-        # A new journal: it counts its events from the start.
         agent.incarnation, agent.acked_seq = hello.incarnation, 0
+    # What the agent no longer holds was acknowledged once, by a database that is gone: it cannot come again.
+    agent.acked_seq = max(agent.acked_seq, hello.first_seq - 1)
     agent.gateway = gateway
     agent.session_id = online.session_id
     agent.hostname = hello.hostname[:253]
@@ -106,6 +111,13 @@ def open_agent_session(*, gateway: Gateway, online: messages.AgentOnline) -> str
     Command.objects.filter(agent=agent, state=CommandState.SENT).update(lease_until=None)
     agents_online.send(sender=Agent, agents=[agent])
     return resume_frame(agent)
+
+
+def _leave_former_place(agent: Agent) -> None:
+    """Whatever was found by the agent's former hostname or labels is out of reach by them."""
+    Agent.objects.filter(pk=agent.pk).update(session_id=None)
+    reason = f"agent {agent.agent_id} has another hostname or other labels"
+    agents_lost.send(sender=Agent, agents=[agent], reason=reason)
 
 
 @transaction.atomic

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from django.db import transaction
@@ -24,7 +25,7 @@ from apps.operations.actions.states import (
 )
 from apps.operations.enums import Cause
 from apps.operations.models import ComponentHealth
-from apps.operations.selectors import agent_of, components_of_agents
+from apps.operations.selectors import agent_of, components_around
 from apps.operations.state_machine import Trigger
 
 
@@ -67,11 +68,15 @@ def record_health(*, agent: Agent, reports: Sequence[HealthReport]) -> None:
 
 @transaction.atomic
 def mark_agents_lost(*, agents: Sequence[Agent], reason: str) -> None:
-    """We cannot see the components on these hosts; that is not the same as their failure."""
-    for map_id, components in components_of_agents(agents).items():
-        lost = [Happening(component.pk, Trigger.AGENT_LOST, Cause.AGENT, reason) for component in components]
-        apply_happenings(map_id, lost)
-        touch_components(lock_map(map_id), [component.pk for component in components])
+    """We cannot see the components on these hosts; that is not the same as their failure.
+
+    One that asks for a host by labels may go over to another agent, which then watches it.
+    """
+    for map_id, found in components_around(agents).items():
+        lost = [component.pk for component, agent in found if not agent.is_online]
+        apply_happenings(map_id, [Happening(pk, Trigger.AGENT_LOST, Cause.AGENT, reason) for pk in lost])
+        touch_components(lock_map(map_id), [component.pk for component, _ in found])
+        _reassign_if_by_labels(component for component, _ in found)
 
 
 @transaction.atomic
@@ -79,16 +84,34 @@ def mark_agents_back(*, agents: Sequence[Agent]) -> None:
     """These hosts are visible again. What their components are, the checks will say; without a check it is unknown."""
     for agent in agents:
         assign_health_checks(organization_id=agent.organization_id, only=agent)
-    for map_id, components in components_of_agents(agents).items():
-        unchecked = [component for component in components if "healthcheck" not in component.spec]
-        back = [Happening(component.pk, Trigger.AGENT_BACK, Cause.AGENT, "agent is back") for component in unchecked]
+    for map_id, found in components_around(agents).items():
+        unchecked = [component.pk for component, _ in found if "healthcheck" not in component.spec]
+        back = [Happening(pk, Trigger.AGENT_BACK, Cause.AGENT, "agent is back") for pk in unchecked]
         apply_happenings(map_id, back)
-        touch_components(lock_map(map_id), [component.pk for component in components])
+        touch_components(lock_map(map_id), [component.pk for component, _ in found])
+        _reassign_if_by_labels(component for component, _ in found)
+
+
+def _reassign_if_by_labels(components: Iterable[Component]) -> None:
+    for organization_id in {component.organization_id for component in components if not component.host}:
+        assign_health_checks_on_commit(organization_id)
+
+
+def assign_health_checks_on_commit(organization_id: uuid.UUID) -> None:
+    """Give every agent its checks, in a transaction of its own.
+
+    Whoever changes a Map holds the Map, and reports hold their agents before they ask for the Map: to take agents in
+    the same transaction as a Map is a deadlock with them.
+    """
+    transaction.on_commit(partial(assign_health_checks, organization_id=organization_id))
 
 
 @transaction.atomic
 def assign_health_checks(*, organization_id: uuid.UUID, only: Agent | None = None) -> None:
     """Give each agent (or `only` this one) the checks of the components on its host."""
+    agents = Agent.objects.filter(organization_id=organization_id)
+    # Locked first, in the order of their ids: of two that do this at once, the second sees what the first was for.
+    list((agents.filter(pk=only.pk) if only else agents).select_for_update(no_key=True).order_by("pk").values("pk"))
     by_host = get_agents_by_host(organization_id)
     checks: dict[uuid.UUID, list[dict[str, Any]]] = {agent.pk: [] for agent in by_host.values()}
     components = Component.objects.filter(organization_id=organization_id).order_by("pk")

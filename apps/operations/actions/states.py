@@ -80,9 +80,19 @@ def _store(locked: Map, moved: list[Component], changes: list[StateChange]) -> N
         component.version = version
     Component.objects.bulk_update(moved, ["state", "state_since", "state_reason", "desired", "version"], batch_size=500)
     StateChange.objects.bulk_create(changes, batch_size=1000)
-    states = Component.objects.filter(map=locked).values_list("state", flat=True).distinct()
+    _derive_map_state(locked.pk)
+
+
+def _derive_map_state(map_id: uuid.UUID) -> None:
+    states = Component.objects.filter(map_id=map_id).order_by().values_list("state", flat=True).distinct()
     state = derive_state(ComponentState(value) for value in states)
-    Map.objects.filter(pk=locked.pk).exclude(state=state).update(state=state)
+    Map.objects.filter(pk=map_id).exclude(state=state).update(state=state)
+
+
+def follow_structure(map_id: uuid.UUID, organization_id: uuid.UUID) -> None:
+    """Components came or went: the Map's state derives from those that are left, and its watchers load it anew."""
+    _derive_map_state(map_id)
+    notify_on_commit(map_id, organization_id)
 
 
 def touch_map(map: Map) -> int:
@@ -115,8 +125,9 @@ def health_reason(details: dict[str, object]) -> str:
     for key in ("error", "reason", "message"):
         if details.get(key):
             return str(details[key])
-    if "status_code" in details:
-        return f"answered HTTP {details['status_code']}"
+    status, expected = details.get("status"), details.get("expected_status")
+    if expected is not None:
+        return f"answered HTTP {status}, expected {expected}"
     return ""
 
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from apps.audit.actor import Actor
@@ -173,3 +173,10 @@ def sweep_operations() -> None:
                 lock_map(step.operation.map_id)
                 _fail(step, "Its command is gone.")
                 advance_operation(step.operation_id)
+    is_open = Q(steps__state__in=[StepState.WAITING, StepState.RUNNING])
+    open_steps = Count("steps", filter=is_open)
+    running = Operation.objects.filter(state=OperationState.RUNNING).annotate(open_steps=open_steps)
+    for operation_id, map_id in running.filter(open_steps=0).values_list("pk", "map_id"):
+        with transaction.atomic():
+            lock_map(map_id)
+            advance_operation(operation_id)

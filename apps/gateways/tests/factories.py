@@ -1,0 +1,255 @@
+"""Builders of delivery: a registered gateway, and an agent that says by the protocol what a real one would say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection
+from django.dispatch import Signal
+from django.utils import timezone
+
+from apps.audit.actor import Actor
+from apps.gateways.actions.commands import claim_commands, queue_command
+from apps.gateways.actions.reports import Report, ingest_reports
+from apps.gateways.actions.sessions import (
+    close_agent_session,
+    open_agent_session,
+    open_gateway_session,
+    register_gateway,
+)
+from apps.gateways.models import Agent, Command, Gateway
+from apps.orgs.models import Organization
+from opsmap_protocol import messages
+from opsmap_protocol.checks import CheckResult
+from opsmap_protocol.enums import CommandOutcome, HealthStatus, JobStatus
+
+SYSTEM = Actor.system("test")
+AT = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
+UPTIME = {"type": "native", "name": "uptime", "params": {}}
+SYNC = {"type": "sync", "timeout_ms": 5000}
+DETACHED = {"type": "async", "poll_interval_ms": 1000, "max_wait_ms": 60_000}
+
+_sessions = itertools.count(1)
+
+
+def make_gateway(organization: Organization, gateway_id: str = "gw-1", *, is_online: bool = True) -> Gateway:
+    """A registered gateway, by default with an open session."""
+    gateway = register_gateway(
+        organization_id=organization.pk,
+        gateway_id=gateway_id,
+        certificate_sha256=uuid.uuid4().hex * 2,
+        actor=SYSTEM,
+    )
+    if is_online:
+        connect_gateway(gateway)
+    return gateway
+
+
+def gateway_hello(gateway_id: str, **changes: Any) -> messages.GatewayRegister:
+    return messages.GatewayRegister(
+        **{"zone": "paris", "labels": {"site": "a"}, "version": "1.0"} | changes, gateway_id=gateway_id
+    )
+
+
+def connect_gateway(gateway: Gateway) -> uuid.UUID:
+    """A new session of the gateway; `gateway` knows it from here on."""
+    session_id = open_gateway_session(gateway=gateway, hello=gateway_hello(gateway.gateway_id))
+    gateway.refresh_from_db()
+    return session_id
+
+
+@dataclass
+class SimulatedAgent:
+    """The agent of one host: connects through a gateway and numbers its events as a journal does."""
+
+    gateway: Gateway
+    agent_id: str = "srv-1"
+    hostname: str = "srv-1.example"
+    labels: dict[str, str] = field(default_factory=dict)
+    incarnation: str = "journal-1"
+    first_seq: int = 1
+    seq: int = 0
+    session_id: str = ""
+
+    @property
+    def row(self) -> Agent:
+        return Agent.objects.get(organization_id=self.gateway.organization_id, agent_id=self.agent_id)
+
+    def hello(self) -> messages.Register:
+        return messages.Register(
+            agent_id=self.agent_id,
+            hostname=self.hostname,
+            os=messages.OsInfo("linux", "Debian 13", "6.12", "x86_64"),
+            labels=self.labels,
+            capabilities=["native", "execute"],
+            version="1.0",
+            incarnation=self.incarnation,
+            boot_id="boot-1",
+            first_seq=self.first_seq,
+        )
+
+    def online(self) -> messages.AgentOnline:
+        """What its gateway says when it comes in, by a session of its own."""
+        self.session_id = f"session-{next(_sessions)}"
+        return messages.AgentOnline(self.gateway.gateway_id, self.session_id, self.hello(), "ab" * 32)
+
+    def connect(self, gateway: Gateway | None = None) -> dict[str, Any]:
+        """Come in (by another gateway if given); the greeting that it gets."""
+        self.gateway = gateway or self.gateway
+        greeting: dict[str, Any] = json.loads(open_agent_session(gateway=self.gateway, online=self.online()))
+        return greeting
+
+    def disconnect(self, *, session_id: str = "", gateway: Gateway | None = None) -> None:
+        gateway = gateway or self.gateway
+        offline = messages.AgentOffline(
+            gateway.gateway_id, self.agent_id, session_id or self.session_id, "connection lost"
+        )
+        close_agent_session(gateway=gateway, offline=offline)
+
+    def events(self, *bodies: messages.EventBody, seqs: list[int] | None = None) -> messages.Events:
+        """The next events of its journal, or those with the numbers given."""
+        if seqs is None:
+            seqs = [self.seq + 1 + index for index in range(len(bodies))]
+            self.seq += len(bodies)
+        events = [messages.Event(seq, AT, body) for seq, body in zip(seqs, bodies, strict=True)]
+        return messages.Events(self.agent_id, self.incarnation, events)
+
+    def report(self, *bodies: messages.EventBody, seqs: list[int] | None = None) -> list[dict[str, Any]]:
+        """Tell events; the frames that come back."""
+        return self.say(self.events(*bodies, seqs=seqs))
+
+    def say(self, *reports: Report) -> list[dict[str, Any]]:
+        return [json.loads(frame) for frame in ingest_reports(gateway=self.gateway, reports=list(reports))]
+
+    def receive(self, command: Command) -> None:
+        self.say(messages.CommandReceived(self.agent_id, str(command.pk)))
+
+    def succeed(self, command: Command) -> None:
+        """Take a command and carry it out as a job, to the end."""
+        self.receive(command)
+        self.report(job_started(command), job_status(command, JobStatus.COMPLETED))
+
+    def fail(self, command: Command, error: str = "exit code 1") -> None:
+        self.receive(command)
+        self.report(job_started(command), job_status(command, JobStatus.FAILED, error=error, exit_code=1))
+
+    def tell_health(self, check_id: Any, status: str, /, **details: Any) -> None:
+        self.report(health_changed(check_id, status, **details))
+
+
+def make_agent(gateway: Gateway, agent_id: str = "srv-1", **changes: Any) -> SimulatedAgent:
+    """An agent that is connected."""
+    agent = SimulatedAgent(gateway, agent_id, **{"hostname": f"{agent_id}.example"} | changes)
+    agent.connect()
+    return agent
+
+
+def queue(agent: SimulatedAgent | Agent, name: str = "uptime", **changes: Any) -> Command:
+    """A queued command; `changes` are arguments of `queue_command`."""
+    row = agent.row if isinstance(agent, SimulatedAgent) else agent
+    arguments = {"spec": UPTIME, "execution": SYNC, "timeout_ms": 5000, "actor": SYSTEM} | changes
+    return queue_command(agent=row, name=name, **arguments)
+
+
+def put(command: Command, state: str, **fields: Any) -> Command:
+    """The command as if it had come to `state` some other way."""
+    Command.objects.filter(pk=command.pk).update(state=state, **fields)
+    command.refresh_from_db()
+    return command
+
+
+def claim(gateway: Gateway, session_id: uuid.UUID | None = None) -> list[dict[str, Any]]:
+    """The frames that the gateway's session gets now."""
+    session = session_id or Gateway.objects.get(pk=gateway.pk).session_id
+    assert session is not None
+    return [json.loads(frame) for frame in claim_commands(gateway_id=gateway.pk, session_id=session)]
+
+
+def claimed_ids(gateway: Gateway, session_id: uuid.UUID | None = None) -> list[str]:
+    return [frame["request_id"] for frame in claim(gateway, session_id)]
+
+
+def command_result(
+    command: Command, outcome: CommandOutcome = CommandOutcome.SUCCEEDED, **changes: Any
+) -> messages.CommandResult:
+    return messages.CommandResult(str(command.pk), outcome is CommandOutcome.SUCCEEDED, outcome, **changes)
+
+
+def job_started(command: Command, **changes: Any) -> messages.AsyncStarted:
+    facts = {"job_id": f"job-{command.pk}", "pid": 4711, "started_at": AT, "suggested_poll_interval_ms": 1000}
+    return messages.AsyncStarted(**{"request_id": str(command.pk)} | facts | changes)
+
+
+def job_status(command: Command, status: JobStatus, **changes: Any) -> messages.AsyncStatus:
+    facts = {"request_id": str(command.pk), "job_id": f"job-{command.pk}", "status": status, "elapsed_ms": 1500}
+    return messages.AsyncStatus(**facts | changes)
+
+
+def check_result(*, passed: bool) -> CheckResult:
+    return CheckResult("port_open", passed, {"port": 5432}, AT)
+
+
+def health_changed(check_id: Any, status: str, /, **details: Any) -> messages.HealthChanged:
+    return messages.HealthChanged(str(check_id), HealthStatus(status), details, AT)
+
+
+def refused(command: Command, agent: SimulatedAgent) -> messages.CommandRefused:
+    return messages.CommandRefused(
+        agent.gateway.gateway_id, str(command.pk), agent.agent_id, "queue_full", "the queue of srv-1 is full"
+    )
+
+
+def later(**duration: float) -> datetime:
+    return timezone.now() + timedelta(**duration)
+
+
+def wait_until(condition: Callable[[], bool], *, deadline_s: float = 10) -> None:
+    """Look until it is so."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not {condition.__name__} within {deadline_s} s"
+        time.sleep(0.002)
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE NOT granted AND datname = current_database()"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+@contextmanager
+def failing_audit() -> Iterator[None]:
+    """The database refuses audit events, as with a full disk: whatever is written without one must not stay."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE audit_auditevent ADD CONSTRAINT no_more_events CHECK (false) NOT VALID")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE audit_auditevent DROP CONSTRAINT no_more_events")
+
+
+@contextmanager
+def heard(signal: Signal) -> Iterator[list[dict[str, Any]]]:
+    """What a signal says while this lasts."""
+    news: list[dict[str, Any]] = []
+
+    def listen(sender: type, **arguments: Any) -> None:
+        news.append(arguments)
+
+    signal.connect(listen)
+    try:
+        yield news
+    finally:
+        signal.disconnect(listen)

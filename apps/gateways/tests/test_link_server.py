@@ -1,0 +1,153 @@
+"""The real listener for gateways, over real TLS: who does not belong is refused in the handshake."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import connect
+
+from apps.gateways.actions.sessions import register_gateway
+from apps.gateways.models import Gateway
+from apps.gateways.pki import ensure_authorities, ensure_leaf
+from apps.gateways.tests.factories import SYSTEM, gateway_hello, wait_until
+from conftest import Cast
+from opsmap.link import make_server
+from opsmap_protocol import codec
+from opsmap_protocol.enums import PeerRole
+from opsmap_protocol.identity import BACKEND_URI, Identity
+
+HOSTS = ["localhost", "127.0.0.1"]
+SOME_ORGANIZATION = "01a1fc23-2091-7470-abc6-e4e6f5e24e03"
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ours in `ours`; a stranger's, alike in every name, in `foreign`."""
+    folder = tmp_path_factory.mktemp("pki")
+    for owner in ("ours", "foreign"):
+        authorities = ensure_authorities(folder / owner / "ca")
+        leaf = folder / owner / "leaf"
+        ensure_leaf(leaf, "backend", authorities[PeerRole.BACKEND], uri=BACKEND_URI, hosts=HOSTS)
+        for role in (PeerRole.GATEWAY, PeerRole.AGENT):
+            uri = Identity(SOME_ORGANIZATION, role, "one").uri
+            ensure_leaf(leaf, role, authorities[role], uri=uri, hosts=HOSTS)
+    return folder
+
+
+@pytest.fixture
+def port(pki: Path, transactional_db: None) -> Iterator[int]:
+    """The listener, in a thread; the database is what the test sees."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    server = make_server("127.0.0.1", free, pki / "ours")
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield free
+    finally:
+        server.should_exit = True
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def client_context(pki: Path, certificate: str | None) -> ssl.SSLContext:
+    """A client that knows the backend, and shows `owner/name` or nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(pki / "ours" / "ca" / "backend.crt")
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if certificate:
+        owner, _, name = certificate.partition("/")
+        context.load_cert_chain(pki / owner / "leaf" / f"{name}.crt", pki / owner / "leaf" / f"{name}.key")
+    return context
+
+
+def shake_hands(port: int, context: ssl.SSLContext) -> bytes:
+    """The first bytes after the handshake, which with TLS 1.3 is over for the server only then."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        # An end without a word is a refusal too, not an empty answer.
+        context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as secured,
+    ):
+        secured.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return secured.recv(1000)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_does_not_belong_is_refused_in_the_handshake(port: int, pki: Path, version: ssl.TLSVersion) -> None:
+    for certificate in (None, "ours/agent", "ours/backend", "foreign/gateway"):
+        context = client_context(pki, certificate)
+        context.minimum_version = context.maximum_version = version
+        with pytest.raises(OSError) as refusal:  # noqa: PT011 - an alert, or a reset that overtook it
+            shake_hands(port, context)
+        assert "CERTIFICATE_VERIFY_FAILED" not in str(refusal.value), "it was the client that refused"
+    context = client_context(pki, "ours/gateway")
+    context.minimum_version = context.maximum_version = version
+    assert shake_hands(port, context).startswith(b"HTTP/1.1 200")
+
+
+def test_old_tls_is_refused(port: int, pki: Path) -> None:
+    context = client_context(pki, "ours/gateway")
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(OSError):  # noqa: PT011 - as above
+        shake_hands(port, context)
+
+
+def speak(port: int, context: ssl.SSLContext, frame: str, **headers: str) -> dict[str, Any]:
+    """The first answer to a frame on the link."""
+    with connect(
+        f"wss://localhost:{port}/link/",
+        ssl=context,
+        sock=socket.create_connection(("127.0.0.1", port)),
+        additional_headers=headers,
+        close_timeout=1,
+    ) as link:
+        link.send(frame)
+        answer: dict[str, Any] = json.loads(link.recv(timeout=5))
+        return answer
+
+
+def register(organization: Any, pki: Path, owner: str = "ours") -> str:
+    """Registers the gateway of the certificate `owner/registered`; the frame with which it says hello."""
+    uri = Identity(str(organization.pk), PeerRole.GATEWAY, "gw-1").uri
+    authority = ensure_authorities(pki / owner / "ca")[PeerRole.GATEWAY]
+    certificate = ensure_leaf(pki / owner / "leaf", "registered", authority, uri=uri, hosts=HOSTS)
+    register_gateway(organization_id=organization.pk, gateway_id="gw-1", certificate_sha256=certificate, actor=SYSTEM)
+    return codec.encode(gateway_hello("gw-1"))
+
+
+def test_the_registered_gateway_is_accepted_and_gone_after_its_connection(cast: Cast, port: int, pki: Path) -> None:
+    hello = register(cast.acme, pki)
+    answer = speak(port, client_context(pki, "ours/registered"), hello)
+    assert answer["type"] == "gateway_registered"
+    gateway = Gateway.objects.get()
+    assert gateway.zone == "paris"
+    wait_until(lambda: not Gateway.objects.get().is_online)
+
+
+def test_a_certificate_of_the_right_authority_that_nobody_registered_is_closed(
+    cast: Cast, port: int, pki: Path
+) -> None:
+    hello = register(cast.acme, pki)
+    with pytest.raises(ConnectionClosed) as closed:
+        speak(port, client_context(pki, "ours/gateway"), hello)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+    assert not Gateway.objects.get().is_online
+
+
+def test_a_foreign_authority_cannot_stand_in_for_the_registered_gateway(cast: Cast, port: int, pki: Path) -> None:
+    hello = register(cast.acme, pki, "foreign")
+    with pytest.raises((OSError, WebSocketException)):
+        speak(port, client_context(pki, "foreign/registered"), hello)
+    assert not Gateway.objects.get().is_online
