@@ -103,8 +103,9 @@ class HealthMonitor:
     def poke(self, check_id: str) -> None:
         """Something happened to what this check looks at: ask now. Unknown ids are components without a check.
 
-        What was concluded before no longer counts and is not told again: in the order of the journal, whatever follows
-        the end of a job was seen after it. Otherwise an old "healthy" could follow a stop, and look like a failure next.
+        What was concluded before no longer counts and is not told again: in the order of the journal, whatever
+        follows the end of a job was seen after it. An old "healthy" that follows a stop would look like a start, and
+        the next answer like a failure.
         """
         check = self._checks.get(check_id)
         if check is not None:

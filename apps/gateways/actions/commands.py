@@ -183,8 +183,9 @@ def sweep_commands(*, now: datetime | None = None) -> int:
                 outcome, detail = CommandState.EXPIRED, "It could not be delivered in time."
             else:
                 outcome, detail = CommandState.UNKNOWN, "The agent did not answer in time; it may have run."
-            fields = {"detail": detail, "finished_at": moment}
-            closed += change_state(command_id, outcome, from_states={CommandState(state)}, **fields) is not None
+            present = {CommandState(state)}
+            changed = change_state(command_id, outcome, from_states=present, detail=detail, finished_at=moment)
+            closed += changed is not None
     return closed
 
 

@@ -20,7 +20,7 @@ from apps.gateways.tests.factories import (
 )
 from apps.maps.actions import apply_documents
 from apps.maps.models import Component, Map
-from apps.operations.actions.states import reset_states
+from apps.operations.actions.states import lock_map, reset_states
 from apps.operations.enums import OperationKind
 from apps.operations.models import ComponentHealth, StateChange
 from apps.operations.tests.factories import HOST, Stage, document, make_map, make_stage, sources_of
@@ -194,10 +194,11 @@ def test_a_change_of_documents_and_a_report_do_not_wait_for_each_other(cast: Cas
 
     reporting = threading.Thread(target=report)
     with transaction.atomic():
-        apply_documents(map=stage.map, sources=sources_of([document("db"), document("new")]), actor=SYSTEM)
-        # The report has its agent by now, and waits for the Map: whoever has the Map must not want the agent.
+        lock_map(stage.map.pk)
+        # The report takes its agent and waits for the Map: whoever has the Map must not want the agent now.
         reporting.start()
         wait_until(somebody_waits_for_a_lock)
+        apply_documents(map=stage.map, sources=sources_of([document("db"), document("new")]), actor=SYSTEM)
     reporting.join(10)
     assert heard == ["stored"]
     assert checks_of(stage.agent) == {"db", "new"}
