@@ -2,8 +2,8 @@
 
 from django.dispatch import Signal
 
-command_changed = Signal()
-"""A command entered another state. Arguments: `command`."""
+command_ended = Signal()
+"""A command has ended, however. Arguments: `command`."""
 
 health_reported = Signal()
 """Health checks concluded something. Arguments: `agent`, `reports` with check_id, status, details, checked_at."""

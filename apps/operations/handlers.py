@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from apps.gateways import signals as gateway_signals
-from apps.gateways.enums import OPEN_STATES
 from apps.gateways.models import Agent, Command
 from apps.maps import signals as map_signals
 from apps.operations.actions.health import (
@@ -23,15 +22,15 @@ from apps.operations.actions.steps import advance_step
 
 def connect() -> None:
     """Called once, when Django is ready."""
-    gateway_signals.command_changed.connect(_on_command_changed)
+    gateway_signals.command_ended.connect(_on_command_ended)
     gateway_signals.health_reported.connect(_on_health_reported)
     gateway_signals.agents_online.connect(_on_agents_online)
     gateway_signals.agents_lost.connect(_on_agents_lost)
     map_signals.map_structure_changed.connect(_on_structure_changed)
 
 
-def _on_command_changed(sender: type, *, command: Command, **kwargs: Any) -> None:
-    if command.subject is not None and command.state not in OPEN_STATES:
+def _on_command_ended(sender: type, *, command: Command, **kwargs: Any) -> None:
+    if command.subject is not None:
         advance_step(command=command)
 
 

@@ -83,7 +83,7 @@ class Stack:
         )
 
     def _web(self) -> ProcessSpec:
-        argv = ("-m", "daphne", "-b", HOST, "-p", str(self.ports[WEB]), "opsmap.asgi:application")
+        argv = ("-m", "daphne", "-v", "0", "-b", HOST, "-p", str(self.ports[WEB]), "opsmap.asgi:application")
         return replace(self._backend("web", *argv), is_line_shown=_is_news)
 
     def _backend(self, name: str, *arguments: str) -> ProcessSpec:

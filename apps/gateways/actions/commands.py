@@ -16,7 +16,7 @@ from apps.audit.actor import Actor
 from apps.gateways.dispatch import cancel_frame, check_command, command_frame, wake_gateway_on_commit
 from apps.gateways.enums import OPEN_STATES, PREDECESSORS, CommandState
 from apps.gateways.models import Agent, Command
-from apps.gateways.signals import command_changed
+from apps.gateways.signals import command_ended
 
 LEASE = timedelta(seconds=10)
 CLAIM_BATCH = 100
@@ -151,8 +151,10 @@ def change_state(
     from_states: set[CommandState] | frozenset[CommandState] | None = None,
     agent: Agent | None = None,
     **fields: Any,
-) -> Command | None:
-    """Compare-and-set: enter `state` if the present one allows it, and tell the apps above. None if it does not.
+) -> bool:
+    """Compare-and-set: enter `state` if the present one allows it. False if it does not.
+
+    The end of a command is told to the apps above.
 
     With an `agent`, only a command of that agent: whoever reports can speak of its own commands alone.
     Must run inside a transaction, so that what the receivers write belongs to the change.
@@ -164,10 +166,11 @@ def change_state(
     if agent is not None:
         allowed_rows = allowed_rows.filter(agent=agent)
     if not allowed_rows.update(state=state, **fields):
-        return None
-    command = Command.objects.select_related("agent").get(pk=command_id)
-    command_changed.send(sender=Command, command=command)
-    return command
+        return False
+    if state not in OPEN_STATES:
+        command = Command.objects.select_related("agent").get(pk=command_id)
+        command_ended.send(sender=Command, command=command)
+    return True
 
 
 def sweep_commands(*, now: datetime | None = None) -> int:
@@ -184,8 +187,7 @@ def sweep_commands(*, now: datetime | None = None) -> int:
             else:
                 outcome, detail = CommandState.UNKNOWN, "The agent did not answer in time; it may have run."
             present = {CommandState(state)}
-            changed = change_state(command_id, outcome, from_states=present, detail=detail, finished_at=moment)
-            closed += changed is not None
+            closed += change_state(command_id, outcome, from_states=present, detail=detail, finished_at=moment)
     return closed
 
 

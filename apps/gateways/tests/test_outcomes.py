@@ -10,7 +10,7 @@ from django.utils import timezone
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Command
 from apps.gateways.selectors import get_latest_job
-from apps.gateways.signals import command_changed
+from apps.gateways.signals import command_ended
 from apps.gateways.tests.factories import (
     AT,
     DETACHED,
@@ -106,7 +106,7 @@ def test_a_job_that_does_not_complete(
     agent: SimulatedAgent, status: JobStatus, state: CommandState, detail: str
 ) -> None:
     command = running(agent)
-    with heard(command_changed) as news:
+    with heard(command_ended) as news:
         agent.report(job_status(command, status, exit_code=1))
     command.refresh_from_db()
     assert (command.state, command.detail, command.exit_code) == (state, detail, 1)

@@ -9,7 +9,7 @@ import pytest
 from apps.gateways.actions.reports import ingest_reports
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command
-from apps.gateways.signals import command_changed, health_reported
+from apps.gateways.signals import command_ended, health_reported
 from apps.gateways.tests.factories import (
     SimulatedAgent,
     command_result,
@@ -43,7 +43,7 @@ def test_events_are_acknowledged_up_to_the_last_one_stored(agent: SimulatedAgent
 def test_events_that_were_stored_before_are_acknowledged_and_not_applied_again(agent: SimulatedAgent) -> None:
     command = queue(agent)
     agent.report(command_result(command, result={"uptime": 1}))
-    with heard(command_changed) as news:
+    with heard(command_ended) as news:
         frames = agent.report(command_result(command, CommandOutcome.FAILED, error="no"), seqs=[1])
     assert news == []
     assert state_of(command) == CommandState.SUCCEEDED

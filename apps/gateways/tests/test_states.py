@@ -9,7 +9,7 @@ import pytest
 from apps.gateways.actions.commands import change_state
 from apps.gateways.enums import OPEN_STATES, PREDECESSORS, CommandState
 from apps.gateways.models import Command
-from apps.gateways.signals import command_changed
+from apps.gateways.signals import command_ended
 from apps.gateways.tests.factories import SimulatedAgent, heard, later, put, queue
 
 ENDED = [state for state in CommandState if state not in OPEN_STATES]
@@ -26,20 +26,20 @@ def test_change_state_moves_once_from_every_predecessor_and_never_from_elsewhere
     for before in CommandState:
         command = put(queue(agent), before, detail="as it was")
         untouched = row_of(command)
-        with heard(command_changed) as news:
+        with heard(command_ended) as news:
             first = change_state(command.pk, after, detail="moved")
             second = change_state(command.pk, after, detail="moved again")
         if before in PREDECESSORS[after]:
-            assert first is not None, f"{before} → {after}"
-            assert first.state == after
+            assert first, f"{before} → {after}"
+            assert row_of(command)["state"] == after
             # Only `sent` may be entered again: a lease that ended.
             is_repeatable = after in PREDECESSORS[after]
-            assert (second is not None) is is_repeatable
-            assert len(news) == 1 + is_repeatable
+            assert second is is_repeatable
+            assert len(news) == (after not in OPEN_STATES), "the end of a command is told, once"
             assert row_of(command)["detail"] == ("moved again" if is_repeatable else "moved")
         else:
-            assert first is None, f"{before} → {after}"
-            assert second is None
+            assert not first, f"{before} → {after}"
+            assert not second
             assert row_of(command) == untouched, f"{before} → {after} changed the row"
             assert news == []
 
@@ -61,8 +61,8 @@ def test_what_a_host_has_reported_is_final() -> None:
 @pytest.mark.parametrize("presumed", [CommandState.UNKNOWN, CommandState.EXPIRED])
 def test_evidence_corrects_what_was_only_presumed(agent: SimulatedAgent, presumed: CommandState) -> None:
     command = put(queue(agent), presumed)
-    assert change_state(command.pk, CommandState.SUCCEEDED) is not None
-    assert change_state(command.pk, presumed) is None
+    assert change_state(command.pk, CommandState.SUCCEEDED)
+    assert not change_state(command.pk, presumed)
 
 
 def test_an_ended_command_is_neither_leased_nor_polled(agent: SimulatedAgent) -> None:
@@ -77,10 +77,10 @@ def test_change_state_of_an_unknown_id_changes_nothing(agent: SimulatedAgent) ->
     command = queue(agent)
     command_id = command.pk
     command.delete()
-    assert change_state(command_id, CommandState.SENT) is None
+    assert not change_state(command_id, CommandState.SENT)
 
 
 def test_change_state_honours_narrower_origins(agent: SimulatedAgent) -> None:
     command = put(queue(agent), CommandState.STARTED)
-    assert change_state(command.pk, CommandState.EXPIRED, from_states={CommandState.QUEUED}) is None
+    assert not change_state(command.pk, CommandState.EXPIRED, from_states={CommandState.QUEUED})
     assert row_of(command)["state"] == CommandState.STARTED

@@ -12,7 +12,7 @@ from apps.gateways.actions.reports import due_polls
 from apps.gateways.actions.sessions import GATEWAY_SILENCE, RETURN_TIME, record_heartbeats, sweep_sessions
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Command, Gateway
-from apps.gateways.signals import agents_lost, command_changed
+from apps.gateways.signals import agents_lost, command_ended
 from apps.gateways.tests.factories import (
     DETACHED,
     SimulatedAgent,
@@ -43,7 +43,7 @@ def test_sweep_closes_what_was_not_taken_in_time(
 ) -> None:
     command = put(queue(agent), state)
     assert sweep_commands(now=command.not_after) == 0
-    with heard(command_changed) as news:
+    with heard(command_ended) as news:
         assert sweep_commands(now=command.not_after + A_MOMENT) == 1
     command.refresh_from_db()
     assert command.state == outcome
