@@ -75,6 +75,8 @@ def delete_map(*, map: Map, actor: Actor) -> None:
     Raises:
         MapBusyError: an operation holds one of its components.
     """
+    # The Map first, as everything that changes one begins: a report about its components waits instead of colliding.
+    Map.objects.select_for_update().filter(pk=map.pk).first()
     record_event(
         "map.deleted",
         actor=actor,

@@ -102,9 +102,12 @@ def make_plan(
     touched = plan.nodes
     # Also without a step: what somebody else is starting right now is not "already running".
     holds = _holds(touched or (known if chosen else components))
-    problems = unknown if plan.steps or unknown or holds else [_nothing_to_do(kind, bool(components))]
+    concerned = [components[pk] for pk in known] if chosen else list(components.values())
+    problems = unknown if plan.steps or unknown or holds else [_nothing_to_do(kind, concerned)]
     durations = {step.planned.key: step.predicted_ms for step in checked if step.predicted_ms is not None}
-    path, total_ms = critical_path(plan.steps, durations)
+    # Honest: without a history of every step there is no prediction of the whole, and no path that decides it.
+    is_predictable = bool(checked) and len(durations) == len(checked)
+    path, total_ms = critical_path(plan.steps, durations) if is_predictable else ([], None)
     return CheckedPlan(
         kind=kind,
         target=_target(map, components, plan, known, kind),
@@ -113,8 +116,7 @@ def make_plan(
         problems=problems,
         holds=holds,
         critical_path=path,
-        # Honest: without a history of every step there is no prediction of the whole.
-        predicted_ms=total_ms if checked and len(durations) == len(checked) else None,
+        predicted_ms=total_ms,
         levels=count_levels(plan.steps),
     )
 
@@ -210,9 +212,13 @@ def _problems(
     return problems
 
 
-def _nothing_to_do(kind: OperationKind, has_components: bool) -> Problem:
-    if not has_components:
+def _nothing_to_do(kind: OperationKind, concerned: Sequence[Component]) -> Problem:
+    if not concerned:
         return Problem("nothing_to_do", "This Map has no components yet.")
+    unseen = [component.name for component in concerned if component.state == ComponentState.UNREACHABLE]
+    if unseen and kind is not OperationKind.REPAIR:
+        names = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if len(unseen) > 3 else "")
+        return Problem("unreachable", f"Nobody can see what is with {names}: the agents are not connected.")
     messages = {
         OperationKind.START: "Everything is already running.",
         OperationKind.STOP: "Everything is already stopped.",

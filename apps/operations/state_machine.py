@@ -67,7 +67,6 @@ def next_state(state: S, trigger: Trigger, desired: DesiredState) -> tuple[S, De
     target = TRANSITIONS[trigger].get(state)
     if target is None:
         return state, desired
-    # A stop that was asked for is not undone by a check that still sees the process.
     wished = WISHES.get(trigger, desired)
     if target == FAILED_OR_STOPPED:
         target = S.FAILED if desired == DesiredState.UP else S.STOPPED
