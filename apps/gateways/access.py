@@ -16,7 +16,7 @@ def access_agent(user: User, agent_id: uuid.UUID, *, perm: str = "agent:view") -
     agent = Agent.objects.select_related("gateway").filter(pk=agent_id, organization__memberships__user=user.pk).first()
     if agent is None or not user.has_perm("agent:view", agent):
         raise Http404
-    if not user.has_perm(perm, agent):
+    if perm != "agent:view" and not user.has_perm(perm, agent):
         raise PermissionDenied(f"You may not do this on {agent.agent_id} ({perm}).")
     return agent
 

@@ -37,7 +37,7 @@ def access_component(user: User, component_id: uuid.UUID, *, perm: str = "compon
     )
     if component is None or not user.has_perm("component:view", component):
         raise Http404
-    if not user.has_perm(perm, component):
+    if perm != "component:view" and not user.has_perm(perm, component):
         raise PermissionDenied(f"You may not do this on {component.name} ({perm}).")
     return component
 
@@ -51,6 +51,6 @@ def _opened(user: User, maps: QuerySet[Map], perm: str) -> Map:
     )
     if found is None or not user.has_perm("map:view", found):
         raise Http404
-    if not user.has_perm(perm, found):
+    if perm != "map:view" and not user.has_perm(perm, found):
         raise PermissionDenied(f"You may not do this on {found.name} ({perm}).")
     return found
