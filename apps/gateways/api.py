@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from apps.gateways.access import access_agent, access_command
 from apps.gateways.actions.commands import cancel_command, queue_command
 from apps.gateways.exceptions import AgentUnavailableError
+from apps.gateways.models import Command
 from apps.gateways.selectors import (
     describe_agent,
     describe_command,
@@ -46,8 +47,19 @@ class GatewaysView(APIView):
         return Response({"results": [describe_gateway(gateway) for gateway in list_gateways(person_of(request))]})
 
 
+def _waited_for(command: Command, request: Request) -> Command:
+    """The command when it has ended, or after the seconds that `?wait=` asks for; at once without it."""
+    wait = request.query_params.get("wait", "")
+    if not command.is_open or not wait.isdecimal():
+        return command
+    return wait_for_end(command.pk, timeout_s=min(float(wait[:6]), MAX_WAIT_S))
+
+
 class AgentCommandsView(APIView):
-    """POST one command to one agent; answers 202 at once. `Idempotency-Key` makes a repeated request harmless."""
+    """POST one command to one agent; answers 202 at once, or with `?wait=5` when it has ended (200).
+
+    `Idempotency-Key` makes a repeated request harmless.
+    """
 
     def post(self, request: Request, agent_id: uuid.UUID) -> Response:
         agent = access_agent(person_of(request), agent_id, perm="agent:execute")
@@ -66,7 +78,9 @@ class AgentCommandsView(APIView):
             actor=actor_of(request),
             idempotency_key=request.headers.get("Idempotency-Key", "")[:120] or None,
         )
-        return Response(describe_command(command), status=status.HTTP_202_ACCEPTED)
+        command = _waited_for(command, request)
+        done = status.HTTP_202_ACCEPTED if command.is_open else status.HTTP_200_OK
+        return Response(describe_command(command), status=done)
 
 
 class CommandView(APIView):
@@ -74,10 +88,7 @@ class CommandView(APIView):
 
     def get(self, request: Request, command_id: uuid.UUID) -> Response:
         command = access_command(person_of(request), command_id)
-        wait = request.query_params.get("wait", "")
-        if command.is_open and wait.isdecimal():
-            command = wait_for_end(command.pk, timeout_s=min(float(wait), MAX_WAIT_S))
-        return Response(describe_command(command))
+        return Response(describe_command(_waited_for(command, request)))
 
 
 class CommandCancelView(APIView):

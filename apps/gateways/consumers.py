@@ -37,6 +37,7 @@ INBOX_FRAMES = 1000
 BATCH_FRAMES = 100
 TICK_S = 1.0
 RECEIPT_PAUSE_S = 0.004
+REST_INTERVAL_S = 0.2
 REGISTER_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -199,6 +200,8 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         """Send what is due. A lost hint costs at most one tick."""
         assert self.gateway is not None
         assert self.session_id is not None
+        loop = asyncio.get_running_loop()
+        rest_due_at = loop.time()
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -212,11 +215,18 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
                 await self.send(frame)
             if len(frames) >= commands.CLAIM_BATCH:
                 self.wake.set()
-            # Commands first, as they are what people wait for.
-            for frame in await _in_database(commands.claim_cancellations, **session):
-                await self.send(frame)
-            for frame in await _in_database(_changed_checks, gateway=self.gateway, told=self.told_checks):
-                await self.send(frame)
+            # Commands first, as they are what people wait for; the rest when there are none, and now and then.
+            if not frames or loop.time() >= rest_due_at:
+                await self._dispatch_rest(session)
+                rest_due_at = loop.time() + REST_INTERVAL_S
+
+    async def _dispatch_rest(self, session: dict[str, uuid.UUID]) -> None:
+        """Cancellations and changed health checks."""
+        assert self.gateway is not None
+        for frame in await _in_database(commands.claim_cancellations, **session):
+            await self.send(frame)
+        for frame in await _in_database(_changed_checks, gateway=self.gateway, told=self.told_checks):
+            await self.send(frame)
 
     async def disconnect(self, code: int) -> None:
         for task in self.tasks:

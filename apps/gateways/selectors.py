@@ -97,11 +97,11 @@ def get_latest_job(subject: uuid.UUID) -> Command | None:
 def wait_for_end(command_id: uuid.UUID, *, timeout_s: float) -> Command:
     """The command once it has ended, or as it is when the time is up. Looks often at first, then less."""
     deadline = time.monotonic() + timeout_s
-    pause_s = 0.004
+    pause_s = 0.003
     is_open = Command.objects.filter(pk=command_id, state__in=OPEN_STATES)
     while (remaining_s := deadline - time.monotonic()) > 0 and is_open.exists():
         time.sleep(min(pause_s, remaining_s))
-        pause_s = min(pause_s * 1.2, 0.05)
+        pause_s = min(pause_s * 1.05, 0.05)
     return Command.objects.select_related("agent").get(pk=command_id)
 
 

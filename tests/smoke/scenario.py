@@ -280,7 +280,7 @@ class Scenario:
     def _uptime(self, agent_id: str) -> None:
         """One native command from the call to its stored result."""
         command = self._api.post(
-            f"/agents/{agent_id}/commands",
+            f"/agents/{agent_id}/commands?wait=5",
             {"command": {"type": "native", "name": "uptime", "params": {}}, "timeoutMs": 5000},
         )
         deadline = time.monotonic() + 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -148,6 +149,29 @@ def test_waiting_for_a_command_ends_with_it(client: Client, cast: Cast) -> None:
     agent.report(command_result(command))
     waiting.join(10)
     assert [answer["state"] for answer in shown] == ["succeeded"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_asking_for_a_command_may_wait_for_its_end(client: Client, cast: Cast) -> None:
+    agent = make_agent(make_gateway(cast.acme))
+    client.force_login(cast.operator)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            address = f"/api/v1/agents/{agent.row.pk}/commands?wait=20"
+            answers.append(client.post(address, UPTIME_BODY, content_type="application/json"))
+        finally:
+            connection.close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    deadline = time.monotonic() + 10
+    while not Command.objects.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    agent.report(command_result(Command.objects.get()))
+    asking.join(10)
+    assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [(200, "succeeded")]
 
 
 def test_cancelling_needs_the_right_to_command(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
