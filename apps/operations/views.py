@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.utils.crypto import constant_time_compare
 from django.views import View
 
 from apps.gateways.selectors import count_online
@@ -16,6 +18,7 @@ from apps.maps.access import access_map_by_path
 from apps.operations.payloads import describe_map, describe_maps
 from apps.operations.selectors import list_maps
 from apps.orgs.authentication import person_of
+from opsmap.lib.health_key import HEADER, health_key
 
 
 class MapListView(LoginRequiredMixin, View):
@@ -37,7 +40,13 @@ def _plain(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 class HealthView(View):
-    """For load balancers and supervisors: this process answers, and what is connected. Names nothing."""
+    """For load balancers: this process answers. For the supervisor, by its key, also how much is connected.
+
+    The counts span all organizations, so nobody else learns them.
+    """
 
     def get(self, request: HttpRequest) -> JsonResponse:
-        return JsonResponse({"status": "ok", **count_online()})
+        answer: dict[str, Any] = {"status": "ok"}
+        if constant_time_compare(request.headers.get(HEADER, ""), health_key(settings.SECRET_KEY)):
+            answer |= count_online()
+        return JsonResponse(answer)

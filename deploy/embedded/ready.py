@@ -11,6 +11,7 @@ from pathlib import Path
 from deploy.embedded.output import Output
 from deploy.embedded.ports import HOST
 from deploy.embedded.state import write_json
+from opsmap.lib.health_key import HEADER
 
 POLL_S = 0.05
 REQUEST_TIMEOUT_S = 2.0
@@ -42,11 +43,11 @@ async def wait_until_listening(name: str, port: int, *, remind: Remind) -> None:
     await _wait(missing, remind)
 
 
-async def wait_until_ready(port: int, *, agents: int, remind: Remind) -> None:
-    """Return when the web answers and this many agents are online."""
+async def wait_until_ready(port: int, *, key: str, agents: int, remind: Remind) -> None:
+    """Return when our web answers and this many agents are online. Somebody else's does not know the `key`."""
 
     async def missing() -> str | None:
-        health = await ask_health(port)
+        health = await ask_health(port, key)
         if health.detail:
             return health.detail
         return None if health.agents_online >= agents else f"{health.agents_online} of {agents} agents are online"
@@ -54,11 +55,11 @@ async def wait_until_ready(port: int, *, agents: int, remind: Remind) -> None:
     await _wait(missing, remind)
 
 
-async def ask_health(port: int) -> Health:
+async def ask_health(port: int, key: str) -> Health:
     """One request to the web server, without a library."""
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            answer = await _get(port, "/healthz")
+            answer = await _get(port, "/healthz", f"{HEADER}: {key}")
     except (OSError, TimeoutError) as error:
         return Health(detail=f"web does not answer yet ({type(error).__name__})")
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -68,7 +69,7 @@ async def ask_health(port: int) -> Health:
     try:
         return Health(int(json.loads(body)["agents_online"]))
     except (ValueError, KeyError, TypeError):
-        return Health(detail="web answers /healthz with something else than its state")
+        return Health(detail=f"what answers on port {port} is not this installation's web")
 
 
 def seconds_since_start() -> float:
@@ -109,11 +110,11 @@ async def _wait(missing: Callable[[], Awaitable[str | None]], remind: Remind) ->
         await asyncio.sleep(POLL_S)
 
 
-async def _get(port: int, path: str) -> bytes:
+async def _get(port: int, path: str, header: str) -> bytes:
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         # 1.0: the answer ends with the connection and comes in one piece.
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: {HOST}:{port}\r\n\r\n".encode("ascii"))
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {HOST}:{port}\r\n{header}\r\n\r\n".encode("ascii"))
         parts: list[bytes] = []
         while sum(map(len, parts)) < MAX_ANSWER_BYTES and (part := await reader.read(MAX_ANSWER_BYTES)):
             parts.append(part)

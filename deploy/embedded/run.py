@@ -26,6 +26,7 @@ from deploy.embedded.state import StateFolder
 from deploy.embedded.stopping import StopRequest
 from deploy.embedded.supervisor import Supervisor
 from deploy.embedded.waiting import first_of
+from opsmap.lib.health_key import health_key
 
 DEMONSTRATION_PATIENCE_S = 15.0
 
@@ -129,7 +130,8 @@ class Run:
                 else:
                     await wait_until_listening(need, chosen[need], remind=self._output.warn)
             self._supervisor.keep(daemon.spec)
-        await wait_until_ready(chosen[ports.WEB], agents=len(AGENT_NAMES), remind=self._output.warn)
+        key = health_key(environment[services.SECRET_KEY])
+        await wait_until_ready(chosen[ports.WEB], key=key, agents=len(AGENT_NAMES), remind=self._output.warn)
         self._announce(url, chosen)
 
     async def _set_up(self, stack: Stack) -> None:

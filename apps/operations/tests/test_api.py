@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test import Client
 
@@ -19,6 +20,7 @@ from apps.operations.enums import OperationKind
 from apps.operations.models import Operation
 from apps.operations.tests.factories import Stage, make_stage
 from conftest import Cast
+from opsmap.lib.health_key import HEADER, health_key
 
 LOG = {"text": "ready\n", "size": 6, "offset": 0, "is_truncated": False}
 
@@ -236,6 +238,12 @@ def test_the_log_belongs_to_who_may_read_it(client: Client, cast: Cast, stage: S
     assert client.get(f"/api/v1/components/{stage.component('db').pk}").status_code == 404
 
 
-def test_health_names_nothing(client: Client, stage: Stage) -> None:
-    response = client.get("/healthz")
-    assert response.json() == {"status": "ok", "gateways_online": 1, "agents_online": 1}
+def test_health_tells_how_much_is_connected_only_by_its_key(client: Client, stage: Stage) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/healthz", headers={HEADER: "guessed"}).json() == {"status": "ok"}
+    key = health_key(settings.SECRET_KEY)
+    assert client.get("/healthz", headers={HEADER: key}).json() == {
+        "status": "ok",
+        "gateways_online": 1,
+        "agents_online": 1,
+    }

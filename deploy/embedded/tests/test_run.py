@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from deploy.embedded.tests.running import Embedded, eventually, none_alive
+from opsmap.lib.health_key import HEADER, health_key
 
 pytestmark = pytest.mark.processes
 DAEMONS = {"daphne", "opsmap.link", "worker", "beat", "gateway.yaml", "srv-data-01", "srv-app-01"}
@@ -37,8 +38,9 @@ def child(parent: int, word: str) -> psutil.Process | None:
     return None
 
 
-def health(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}healthz", timeout=5) as answer:
+def health(url: str, key: str = "") -> dict[str, Any]:
+    request = urllib.request.Request(f"{url}healthz", headers={HEADER: key})
+    with urllib.request.urlopen(request, timeout=5) as answer:
         value: dict[str, Any] = json.load(answer)
     return value
 
@@ -47,7 +49,9 @@ def test_from_an_empty_folder_to_a_page_and_back(embedded: Embedded) -> None:
     process, ready = start(embedded)
     eventually(lambda: all(child(process.pid, word) for word in DAEMONS))
     assert ready["pid"] == process.pid
-    assert health(ready["web_url"])["agents_online"] == 2
+    assert health(ready["web_url"]) == {"status": "ok"}
+    secret = (embedded.state / "secret_key").read_text(encoding="utf-8").strip()
+    assert health(ready["web_url"], health_key(secret))["agents_online"] == 2
     assert set(json.loads((embedded.state / "credentials.json").read_text(encoding="utf-8"))) == {"email", "password"}
     below = psutil.Process(process.pid).children(recursive=True)
     check_that_the_edge_has_no_secret_of_the_backend(process.pid)
