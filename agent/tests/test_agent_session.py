@@ -20,12 +20,12 @@ from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.identity import Identity
 from opsmap_protocol.messages import Error, Ping, Registered
 from opsmap_protocol.specs import ExecuteCommand, NativeCommand, SyncMode
+from testing_pki import OTHER_ORGANIZATION
 
 if TYPE_CHECKING:
     from conftest import Host, Listen, OpenHost, Pki
 
 AGENT_ID = "srv-1"
-OTHER_ORGANIZATION = "22222222-2222-4222-8222-222222222222"
 
 
 def sh(text: str) -> ExecuteCommand:

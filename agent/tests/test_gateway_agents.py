@@ -17,12 +17,12 @@ from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.errors import CloseCode
 from opsmap_protocol.identity import Identity
 from opsmap_protocol.messages import Heartbeat
+from testing_pki import OTHER_ORGANIZATION
 
 if TYPE_CHECKING:
     from conftest import Dial, OpenZone, Wire, Zone
 
 ORGANIZATION = "11111111-1111-4111-8111-111111111111"
-OTHER_ORGANIZATION = "22222222-2222-4222-8222-222222222222"
 
 
 async def is_refused(wire: Wire, code: str, close_code: CloseCode) -> str:

@@ -1,0 +1,140 @@
+"""A small PKI as a real installation has it: a root, its three intermediates, and whatever leaf a test asks for."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from opsmap_protocol.enums import PeerRole
+from opsmap_protocol.identity import BACKEND_URI, Identity
+
+ORGANIZATION = "11111111-1111-4111-8111-111111111111"
+OTHER_ORGANIZATION = "22222222-2222-4222-8222-222222222222"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """The files of one certificate: `cert` holds the leaf and its intermediate."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass
+class Branch:
+    """One intermediate of the PKI and the file a daemon trusts it by."""
+
+    name: str
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    ca: Path
+
+
+@dataclass
+class Pki:
+    """A root with the three intermediates of a real installation, made once for all tests."""
+
+    folder: Path
+    _leaves: dict[tuple[str, str], Leaf] = field(default_factory=dict)
+
+    @cached_property
+    def root(self) -> Branch:
+        return self._branch("root", None)
+
+    @cached_property
+    def backend_ca(self) -> Branch:
+        return self._branch("backend", self.root)
+
+    @cached_property
+    def gateway_ca(self) -> Branch:
+        return self._branch("gateway", self.root)
+
+    @cached_property
+    def agent_ca(self) -> Branch:
+        return self._branch("agent", self.root)
+
+    def backend(self) -> Leaf:
+        return self.leaf(self.backend_ca, BACKEND_URI)
+
+    def gateway(self, name: str, organization: str = ORGANIZATION) -> Leaf:
+        return self.leaf(self.gateway_ca, Identity(organization, PeerRole.GATEWAY, name).uri)
+
+    def agent(self, name: str, organization: str = ORGANIZATION) -> Leaf:
+        return self.leaf(self.agent_ca, Identity(organization, PeerRole.AGENT, name).uri)
+
+    def expired(self, name: str) -> Leaf:
+        """The certificate of an agent that was renewed too late."""
+        uri = Identity(ORGANIZATION, PeerRole.AGENT, name).uri
+        return self._write_leaf(self.agent_ca, uri, datetime.now(UTC) - timedelta(minutes=1))
+
+    def leaf(self, branch: Branch, uri: str) -> Leaf:
+        """A certificate for localhost with that identity, valid for both ends of a link."""
+        if (branch.name, uri) not in self._leaves:
+            until = datetime.now(UTC) + timedelta(days=1)
+            self._leaves[branch.name, uri] = self._write_leaf(branch, uri, until)
+        return self._leaves[branch.name, uri]
+
+    def _write_leaf(self, branch: Branch, uri: str, until: datetime) -> Leaf:
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [
+            x509.UniformResourceIdentifier(uri),
+            x509.DNSName("localhost"),
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        ]
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        certificate = (
+            _builder("leaf", branch.certificate.subject, key.public_key())
+            .not_valid_after(until)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .sign(branch.key, hashes.SHA256())
+        )
+        stem = f"leaf-{certificate.serial_number:x}"
+        leaf = Leaf(self.folder / f"{stem}.crt", self.folder / f"{stem}.key")
+        leaf.cert.write_bytes(_pem(certificate) + _pem(branch.certificate))
+        leaf.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return leaf
+
+    def _branch(self, name: str, parent: Branch | None) -> Branch:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = parent.certificate.subject if parent else subject
+        certificate = (
+            _builder(name, issuer, key.public_key())
+            .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(parent.key if parent else key, hashes.SHA256())
+        )
+        ca = self.folder / f"{name}-ca.crt"
+        ca.write_bytes(_pem(certificate))
+        return Branch(name, certificate, key, ca)
+
+
+def _builder(name: str, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - timedelta(hours=1))
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
