@@ -11,7 +11,6 @@ from typing import Any
 from apps.gateways.models import Agent
 from apps.gateways.selectors import describe_agent_briefly, describe_command, get_agents_by_host
 from apps.maps.documents.commands import prepare_command
-from apps.maps.enums import ComponentState
 from apps.maps.models import Component, Map
 from apps.operations.enums import StepState
 from apps.operations.models import ComponentHealth, Operation, Step
@@ -19,6 +18,7 @@ from apps.operations.plans import CheckedPlan, CheckedStep, Problem, StepKey
 from apps.operations.selectors import (
     agent_of,
     changed_components,
+    count_group_states,
     count_states,
     list_recent_commands,
     list_state_changes,
@@ -84,7 +84,7 @@ def describe_map(map: Map, user: User) -> dict[str, Any]:
     by_host = get_agents_by_host(map.organization_id)
     return {
         **_map_head(map),
-        "groups": _groups(map, components),
+        "groups": _groups(map),
         "components": [describe_component(component, by_host) for component in components],
         "dependencies": [
             {"from": str(source), "to": str(target), "kind": kind}
@@ -95,17 +95,15 @@ def describe_map(map: Map, user: User) -> dict[str, Any]:
     }
 
 
-def _groups(map: Map, components: Iterable[Component]) -> list[dict[str, Any]]:
-    states: dict[int, list[ComponentState]] = {}
-    for component in components:
-        if component.group_id is not None:
-            states.setdefault(component.group_id, []).append(ComponentState(component.state))
+def _groups(map: Map) -> list[dict[str, Any]]:
+    """The groups with their states, counted by the database: a change must not load a whole Map."""
+    counts = count_group_states(map)
     return [
         {
             "name": group.name,
             "title": group.title or group.name,
-            "state": derive_state(states.get(group.pk, [])),
-            "componentCount": len(states.get(group.pk, [])),
+            "state": derive_state(counts.get(group.pk, {})),
+            "componentCount": sum(counts.get(group.pk, {}).values()),
         }
         for group in map.groups.order_by("position")
     ]
@@ -181,7 +179,7 @@ def describe_changes(map: Map, since: int) -> dict[str, Any]:
         "type": "changes",
         "version": map.version,
         "mapState": map.state,
-        "groups": [{"name": group["name"], "state": group["state"]} for group in _groups(map, shown_components(map))],
+        "groups": [{"name": group["name"], "state": group["state"]} for group in _groups(map)],
         "components": [describe_component(component, by_host) for component in changed_components(map, since)],
         "operations": [describe_operation(operation) for operation in operations],
     }

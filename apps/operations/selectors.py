@@ -11,6 +11,7 @@ from django.db.models import Count, Prefetch, Q, QuerySet
 
 from apps.gateways.models import Agent, Command
 from apps.gateways.selectors import get_agents_by_host
+from apps.maps.enums import ComponentState
 from apps.maps.models import Component, Map
 from apps.operations.enums import OperationState
 from apps.operations.models import Operation, StateChange, Step, StepOrder
@@ -66,6 +67,16 @@ def count_states(map_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, dict[str, in
     counts: dict[uuid.UUID, dict[str, int]] = defaultdict(dict)
     for map_id, state, count in rows:
         counts[map_id][state] = count
+    return counts
+
+
+def count_group_states(map: Map) -> dict[int, dict[ComponentState, int]]:
+    """How many components of each group of a Map are in which state."""
+    grouped = Component.objects.filter(map=map, group__isnull=False).order_by()
+    counts: dict[int, dict[ComponentState, int]] = defaultdict(dict)
+    for group_id, state, count in grouped.values_list("group_id", "state").annotate(Count("pk")):
+        assert group_id is not None
+        counts[group_id][ComponentState(state)] = count
     return counts
 
 

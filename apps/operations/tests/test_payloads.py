@@ -227,7 +227,7 @@ def test_reads_cost_the_same_number_of_queries_however_large_the_map(cast: Cast,
             assert read()
         costs[name] = len(queries)
     assert all(cost <= 12 for cost in costs.values()), costs
-    assert costs == {"describe_map": 11, "describe_changes": 7, "describe_maps": 3, "describe_component": 9}
+    assert costs == {"describe_map": 12, "describe_changes": 7, "describe_maps": 3, "describe_component": 9}
 
 
 def test_describe_map_shows_the_whole(cast: Cast) -> None:
