@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
-import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
 from opsmap_agent import host, launcher
 from opsmap_agent.certificates import client_context, own_identity
@@ -23,18 +21,22 @@ from opsmap_agent.configuration import Configuration
 from opsmap_agent.dispatcher import Dispatcher
 from opsmap_agent.execution import Execution
 from opsmap_agent.health import HealthMonitor
-from opsmap_agent.instance import StartError, pid_file, single_instance
+from opsmap_agent.instance import StartError, pid_file, single_instance, stay_small_while_running
+from opsmap_agent.introduction import Introduction
 from opsmap_agent.job import JobTools
 from opsmap_agent.jobs import Jobs
 from opsmap_agent.journal import Journal
 from opsmap_agent.native import NativeContext
 from opsmap_agent.policy import Policy
-from opsmap_agent.presence import Presence
 from opsmap_agent.probes import Prober
 from opsmap_agent.session import Desk, Session
+from opsmap_agent.slots import Slot, Slots, in_order_of
+from opsmap_agent.switchboard import Switchboard
 from opsmap_agent.sync import SyncRunner
+from opsmap_agent.trust import BackendKeys, own_seal
 from opsmap_daemon import tls
-from opsmap_daemon.connection import Dialler, GaveUpError, Keepalive, with_default_path
+from opsmap_daemon.connection import Addresses, Dialler, GaveUpError, Keepalive, with_default_path
+from opsmap_daemon.sparing import SparingLog
 from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.errors import InvalidIdentityError
 from opsmap_protocol.identity import identity_of_peer
@@ -51,14 +53,15 @@ class Agent:
     """All parts of one agent. `run` once.
 
     Raises:
-        ConfigurationError: certificates that cannot be used or belong to somebody else.
+        ConfigurationError: certificates or keys that cannot be used or belong to somebody else.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._identity = own_identity(configuration)
-        self._dialler = self._make_dialler(client_context(configuration))
-        self._session: Session | None = None
+        self._tls_context = client_context(configuration)
+        self._seal = own_seal(configuration.tls)
+        self._keys = BackendKeys(configuration.tls.backend_ca_file, self._identity.organization_id)
 
     @property
     def agent_id(self) -> str:
@@ -67,7 +70,7 @@ class Agent:
     async def run(self) -> None:
         """Serve until cancelled.
 
-        Stopping is in order: the session closes, so that no command comes any more; running sync commands get a
+        Stopping is in order: the sessions close, so that no command comes any more; running sync commands get a
         moment to end; the journal is written out. Detached processes are not touched: the next life finds them.
 
         Raises:
@@ -92,8 +95,9 @@ class Agent:
                 await desk.dispatcher.recover()
                 group.create_task(desk.health.resync_regularly(), name="health resync")
                 group.create_task(self._clean_regularly(desk.jobs), name="cleaning")
+                group.create_task(stay_small_while_running(), name="free memory")
                 try:
-                    await self._dialler.run(lambda socket: self._hold_session(socket, desk))
+                    await self._make_slots(desk).run()
                 finally:
                     await desk.dispatcher.stop()
         except ExceptionGroup as failures:
@@ -103,20 +107,19 @@ class Agent:
                 raise
             raise gave_up.exceptions[0] from None
 
-    async def _hold_session(self, socket: ClientConnection, desk: Desk) -> None:
-        self._session = Session(socket, desk)
-        try:
-            await self._session.run(self._dialler.established)
-        finally:
-            self._session = None
+    def _make_slots(self, desk: Desk) -> Slots:
+        settings = self._configuration.gateway
+        urls = [with_default_path(url, DEFAULT_PATH) for url in dict.fromkeys((settings.url, *settings.fallback_urls))]
+        if settings.sessions > 1:
+            urls = in_order_of(self.agent_id, urls)
 
-    async def _reply(self, message: object) -> None:
-        if self._session is None:
-            return
-        try:
-            await self._session.send(message)
-        except ConnectionClosed:
-            _logger.debug("the gateway went away before a reply; the next registration tells it all")
+        async def hold(socket: ClientConnection, slot: Slot) -> None:
+            gateway = slot.dialler.url
+            is_preferred = gateway == urls[0]
+            session = Session(socket, desk, gateway=gateway, is_preferred=is_preferred, on_goaway=slot.leave)
+            await session.run(slot.dialler.established)
+
+        return Slots(urls, settings.sessions, self._make_dialler, hold)
 
     async def _clean_regularly(self, jobs: Jobs) -> None:
         settings = self._configuration.detached_execution
@@ -164,7 +167,7 @@ class Agent:
         runner = SyncRunner(launching, configuration.scripts.max_output_bytes)
         prober = Prober(policy, runner, probing)
         health = HealthMonitor(journal=journal, prober=prober, group=group)
-        tools = JobTools(journal, CheckRunner(prober), health.poke)
+        tools = JobTools(journal, CheckRunner(prober), health.poke, configuration.scripts.max_output_bytes)
         jobs = Jobs(log_dir=log_dir, policy=policy, executor=launching, tools=tools, group=group)
         execution = Execution(
             policy=policy,
@@ -180,19 +183,35 @@ class Agent:
             journal=journal,
             jobs=jobs,
             execution=execution,
-            reply=self._reply,
             group=group,
         )
-        presence = Presence(self.agent_id, configuration.agent.labels, journal, lambda: dispatcher.active_count)
+        introduction = Introduction(
+            agent_id=self.agent_id,
+            certificate=self._seal.certificate,
+            labels=configuration.agent.labels,
+            journal=journal,
+            active_count=lambda: dispatcher.active_count,
+        )
         return Desk(
-            self.agent_id, journal, dispatcher, jobs, health, presence, configuration.gateway.heartbeat_interval_secs
+            agent_id=self.agent_id,
+            sealer=self._seal.sealer,
+            keys=self._keys,
+            switchboard=Switchboard(),
+            journal=journal,
+            dispatcher=dispatcher,
+            jobs=jobs,
+            health=health,
+            introduction=introduction,
+            heartbeat_interval_s=configuration.gateway.heartbeat_interval_secs,
+            refusals=SparingLog(_logger, logging.WARNING),
         )
 
-    def _make_dialler(self, tls_context: ssl.SSLContext) -> Dialler:
+    def _make_dialler(self, urls: Sequence[str], addresses: Addresses) -> Dialler:
         settings = self._configuration.gateway
         return Dialler(
-            urls=[with_default_path(url, DEFAULT_PATH) for url in (settings.url, *settings.fallback_urls)],
-            tls_context=tls_context,
+            urls=urls,
+            addresses=addresses,
+            tls_context=self._tls_context,
             verify_peer=self._verify_gateway,
             reconnect=settings.reconnect,
             keepalive=Keepalive(settings.heartbeat_interval_secs, settings.heartbeat_timeout_secs),

@@ -50,10 +50,20 @@ class Network:
             raise ValueError("bind_interface and bind_address exclude each other")
 
 
+MAX_SESSIONS = 2
+
+
 @dataclass(frozen=True)
 class Gateway:
+    """`sessions`, an addition to the keys of the reference: with how many of the URLs to be connected at once.
+
+    With 1 the URLs are tried in their order. With 2 they are equals, and each agent has its own order of them, so that
+    the gateways share the load.
+    """
+
     url: str = setting(rule=websocket_url)
     fallback_urls: list[str] = setting(default_factory=list, rule=websocket_url)  # noqa: RUF009  it makes a field
+    sessions: int = setting(MAX_SESSIONS, rule=between(1, MAX_SESSIONS))
     reconnect: Reconnect = field(default_factory=Reconnect)
     heartbeat_interval_secs: float = setting(30.0, rule=between(0.1, 3600))
     heartbeat_timeout_secs: float = setting(10.0, rule=between(0.1, 3600))
@@ -61,9 +71,16 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Tls:
+    """`ca_file` holds the Gateway CA, which the servers it connects to are verified by.
+
+    `backend_ca_file`, an addition to the keys of the reference, holds the Backend CA: nothing is run that a key below
+    it did not sign. The agent's own key (Ed25519) also signs what it reports.
+    """
+
     cert_file: Path
     key_file: Path
     ca_file: Path
+    backend_ca_file: Path = Path("/etc/opsmap/certs/backend-ca.crt")
     verify_server: bool = True
     verify_hostname: bool = True
     min_version: TlsVersion = "1.2"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
+from opsmap_agent.clocks import why_not_now
 from opsmap_agent.committer import CommitError
-from opsmap_agent.execution import Execution
+from opsmap_agent.execution import Answer, Execution
 from opsmap_agent.jobs import Jobs
 from opsmap_agent.journal import Journal
-from opsmap_agent.journal_tables import Admission, OpenCommand
+from opsmap_agent.journal_rows import Admission, OpenCommand
 from opsmap_agent.policy import Runnable
-from opsmap_agent.refusals import ExpiredError, RefusalError, RejectedError
+from opsmap_agent.refusals import RefusalError, RejectedError
 from opsmap_protocol import codec
 from opsmap_protocol.enums import CommandOutcome, ServiceAction
 from opsmap_protocol.errors import ProtocolError
@@ -27,12 +29,27 @@ _logger = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _BAD_REQUEST_ID = "request_id: expected letters, digits and '-', at most 64"
 
-_MAX_RUNNING = 1_000
-_MAX_BEING_ADMITTED = 256
-_STOP_GRACE_S = 3.0
+MAX_BEING_ADMITTED = 256
+"""Commands on their way into the journal; the backend is told not to send more at once."""
 
-Reply = Callable[[object], Awaitable[None]]
-"""Sends a message if a gateway is connected. Not durable: what must arrive is an event in the journal."""
+_MAX_RUNNING = 1_000
+_STOP_GRACE_S = 3.0
+_RECEIPT_PAUSE_S = 0.05
+"""How long a receipt waits for the end of its command: most commands are that quick, and then it is not needed."""
+
+
+class Origin(Protocol):
+    """The session that a message came by."""
+
+    @property
+    def gets_events(self) -> bool:
+        """Whether the backend hears of events by it."""
+
+    async def reply(self, message: CommandReceived | Error) -> None:
+        """Send a message by it, or by the one in use if it is gone.
+
+        Not durable, and never raises: what must arrive is an event in the journal.
+        """
 
 
 @dataclass(slots=True)
@@ -56,7 +73,6 @@ class Dispatcher:
         journal: Journal,
         jobs: Jobs,
         execution: Execution,
-        reply: Reply,
         group: asyncio.TaskGroup,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -64,45 +80,49 @@ class Dispatcher:
         self._journal = journal
         self._jobs = jobs
         self._execution = execution
-        self._reply = reply
         self._group = group
         self._clock = clock
         self._running: dict[str, _Progress] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._admissions = asyncio.Semaphore(_MAX_BEING_ADMITTED)
+        self._admissions = asyncio.Semaphore(MAX_BEING_ADMITTED)
         self._is_stopping = False
 
     @property
     def active_count(self) -> int:
         return len(self._running) + self._jobs.active_count
 
-    async def accept(self, command: Command, frame: str) -> None:
+    def is_at_work_on(self, request_id: str) -> bool:
+        """Whether this command is being taken in or run, also if it is not in the journal yet."""
+        return request_id in self._running
+
+    async def accept(self, command: Command, frame: str, origin: Origin) -> None:
         """Take a command in and let it run. Waits only while too many others are being written to the journal."""
         if not is_request_id(command.request_id):
-            await self._complain("malformed_message", _BAD_REQUEST_ID, command.request_id)
+            await self._complain(origin, "malformed_message", _BAD_REQUEST_ID, command.request_id)
             return
         # Known from here on, and not only once it runs: a cancellation may be the very next frame.
         is_first = command.request_id not in self._running
         progress = self._running.setdefault(command.request_id, _Progress())
         await self._admissions.acquire()
-        self._group.create_task(self._take(command, frame, progress, is_first), name=f"take {command.request_id}")
+        taking = self._take(command, frame, progress, is_first, origin)
+        self._group.create_task(taking, name=f"take {command.request_id}")
 
-    async def refuse(self, request_id: str, frame: str, reason: str) -> None:
+    async def refuse(self, request_id: str, frame: str, reason: str, origin: Origin) -> None:
         """End a command that cannot be understood, so that nobody waits for it."""
         refusal = CommandResult(request_id, False, CommandOutcome.REJECTED, error=reason)
         try:
             await self._journal.refuse(refusal, frame)
         except CommitError as error:
-            await self._complain("journal_unavailable", f"the agent cannot write its journal: {error}", request_id)
+            await self._complain_of_journal(origin, error, request_id)
 
-    async def cancel(self, request: CancelCommand) -> None:
+    async def cancel(self, request: CancelCommand, origin: Origin) -> None:
         """A sync command is always ended; the process of a job only if `kill` says so."""
         if self._jobs.cancel(request.request_id, kill=request.kill):
             return
         progress = self._running.get(request.request_id)
         if progress is None:
             reason = "this agent has no such command whose end is open"
-            await self._complain("unknown_request", reason, request.request_id)
+            await self._complain(origin, "unknown_request", reason, request.request_id)
             return
         progress.kill = request.kill
         if progress.task is not None:
@@ -132,41 +152,48 @@ class Dispatcher:
         if unfinished:
             await asyncio.wait(unfinished)
 
-    async def _take(self, command: Command, frame: str, progress: _Progress, is_first: bool) -> None:
-        admission = await self._admit(command, frame)
+    async def _take(self, command: Command, frame: str, progress: _Progress, is_first: bool, origin: Origin) -> None:
+        admission = await self._admit(command, frame, origin)
+        has_ended = False
         if admission is Admission.NEW:
-            self._begin(command, frame, progress)
+            working = self._begin(command, frame, progress)
+            if origin.gets_events and _as_job(command) is None:
+                await asyncio.wait({working}, timeout=_RECEIPT_PAUSE_S)
+                has_ended = working.done()
         elif is_first:
             self._running.pop(command.request_id, None)
-        if admission in (Admission.NEW, Admission.KNOWN):
-            await self._reply(CommandReceived(self._agent_id, command.request_id))
+        if admission in (Admission.NEW, Admission.KNOWN) and not has_ended:
+            await origin.reply(CommandReceived(self._agent_id, "", command.request_id))
 
-    async def _admit(self, command: Command, frame: str) -> Admission | None:
+    async def _admit(self, command: Command, frame: str, origin: Origin) -> Admission | None:
         """None if the journal did not take it."""
         try:
             return await self._journal.admit(command, frame, self._refuse_at_once(command))
         except CommitError as error:
-            reason = f"the agent cannot write its journal: {error}"
-            await self._complain("journal_unavailable", reason, command.request_id)
+            await self._complain_of_journal(origin, error, command.request_id)
         except Exception as error:
             # A fault of ours with one command must not end the agent, and with it all others.
             _logger.exception("command %s", command.request_id)
-            await self.refuse(command.request_id, frame, f"internal error of the agent: {error!r}")
+            await self.refuse(command.request_id, frame, f"internal error of the agent: {error!r}", origin)
         finally:
             self._admissions.release()
         return None
 
-    async def _complain(self, code: str, reason: str, request_id: str) -> None:
-        await self._reply(Error(code, reason, about=request_id[:80], agent_id=self._agent_id))
+    async def _complain_of_journal(self, origin: Origin, error: CommitError, request_id: str) -> None:
+        await self._complain(origin, "journal_unavailable", f"the agent cannot write its journal: {error}", request_id)
+
+    async def _complain(self, origin: Origin, code: str, reason: str, request_id: str) -> None:
+        await origin.reply(Error(code, reason, about=request_id[:80], agent_id=self._agent_id))
 
     def _refuse_at_once(self, command: Command) -> CommandResult | None:
-        if self._clock() > command.not_after:
-            return _refusal(command, _expired(command))
+        untimely = why_not_now(command, self._clock())
+        if untimely is not None:
+            return _refusal(command, untimely)
         if len(self._tasks) >= _MAX_RUNNING:
             return _refusal(command, RejectedError(f"{_MAX_RUNNING} commands are running, more are not accepted"))
         return None
 
-    def _begin(self, command: Command, frame: str, progress: _Progress) -> None:
+    def _begin(self, command: Command, frame: str, progress: _Progress) -> asyncio.Task[None]:
         job = _as_job(command)
         work = self._run(command, progress) if job is None else self._launch(command, progress, *job, frame)
         task = self._group.create_task(work, name=f"command {command.request_id}")
@@ -174,22 +201,30 @@ class Dispatcher:
         self._running[command.request_id] = progress
         task.add_done_callback(lambda _: self._running.pop(command.request_id, None))
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _run(self, command: Command, progress: _Progress) -> None:
         """A command whose end is its answer."""
         progress.task = asyncio.current_task()
         try:
             # A task that is cancelled before its first step never gets here: hence the flag beside the task.
-            result = _cancelled(command) if progress.kill is not None else await self._execution.run(command)
+            cancelled = Answer(_cancelled(command))
+            answer = cancelled if progress.kill is not None else await self._execution.run(command)
         except RefusalError as refusal:
-            result = _refusal(command, refusal)
+            answer = Answer(_refusal(command, refusal))
         except asyncio.CancelledError:
-            result = self._interrupted(command)
+            answer = Answer(self._interrupted(command))
         except Exception:
             _logger.exception("command %s", command.request_id)
-            result = _failed(command.request_id, "internal error of the agent, see its log")
+            answer = Answer(_failed(command.request_id, "internal error of the agent, see its log"))
         progress.task = None
-        await self._journal.record(result)
+        try:
+            await self._journal.record(*answer.output, answer.result)
+        except Exception:
+            # What cannot be written as it is must not end the agent, nor leave its command without an end.
+            _logger.exception("the result of command %s", command.request_id)
+            reason = "internal error of the agent: the result cannot be stored, see its log"
+            await self._journal.record(_failed(command.request_id, reason))
 
     async def _launch(self, command: Command, progress: _Progress, spec: Runnable, mode: AsyncMode, frame: str) -> None:
         """A command that becomes a job. A cancellation meanwhile waits until there is something to cancel."""
@@ -221,8 +256,8 @@ class Dispatcher:
             self._jobs.resume(open_command.job, job[1])
         elif await self._jobs.adopt(command, job[1], open_command.frame):
             _logger.info("command %s: its process was found", command.request_id)
-        elif self._clock() > command.not_after:
-            await self._journal.record(_refusal(command, _expired(command)))
+        elif (untimely := why_not_now(command, self._clock())) is not None:
+            await self._journal.record(_refusal(command, untimely))
         else:
             self._begin(command, open_command.frame, _Progress())
 
@@ -240,10 +275,6 @@ def _as_job(command: Command) -> tuple[Runnable, AsyncMode] | None:
     if isinstance(spec, ServiceControlCommand) and spec.action is ServiceAction.STATUS:
         return None
     return spec, mode
-
-
-def _expired(command: Command) -> ExpiredError:
-    return ExpiredError(f"it was to begin before {command.not_after.astimezone(UTC).isoformat(timespec='seconds')}")
 
 
 def _cancelled(command: Command) -> CommandResult:

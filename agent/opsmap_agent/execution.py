@@ -6,20 +6,30 @@ import asyncio
 import dataclasses
 import time
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsmap_agent.configuration import NativeCommands, Scripts
 from opsmap_agent.native import NativeCommandError, NativeContext, run_native
+from opsmap_agent.output import Output, describe, is_told_apart
 from opsmap_agent.policy import Policy, Runnable
 from opsmap_agent.sync import ProcessResult, SyncRunner
 from opsmap_protocol.codec import encode
-from opsmap_protocol.enums import CommandOutcome, ServiceAction
-from opsmap_protocol.messages import Command, CommandResult
+from opsmap_protocol.enums import CommandOutcome, OutputStream, ServiceAction
+from opsmap_protocol.messages import Command, CommandOutput, CommandResult
 from opsmap_protocol.specs import NativeCommand, ServiceControlCommand, SyncMode
 
 SCRIPT_FOLDER_PREFIX = "sync_"
 _MAX_NATIVE_S = 60.0
 _MAX_RESULT_BYTES = 3 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a command ended. `output` is told before the result, and only if that is too small for it."""
+
+    result: CommandResult
+    output: list[CommandOutput] = field(default_factory=list)
 
 
 class Execution:
@@ -44,8 +54,8 @@ class Execution:
         self._script_dir = script_dir
         self._executor = executor
 
-    async def run(self, command: Command) -> CommandResult:
-        """The result of a command.
+    async def run(self, command: Command) -> Answer:
+        """The end of a command.
 
         Raises:
             RefusalError: it was not run.
@@ -55,13 +65,14 @@ class Execution:
         if isinstance(spec, ServiceControlCommand) and spec.action is ServiceAction.STATUS:
             spec = NativeCommand("service_status", {"name": spec.service_name})
         if isinstance(spec, NativeCommand):
-            result = await self._run_native(command.request_id, spec, self._limit_s(command, _MAX_NATIVE_S))
+            limit_s = self._limit_s(command, _MAX_NATIVE_S)
+            answer = Answer(await self._run_native(command.request_id, spec, limit_s))
         else:
             limit_s = self._limit_s(command, self._scripts.max_timeout_secs)
-            result = _of_process(
-                command.request_id, await self._run_program(command.request_id, spec, limit_s), limit_s
-            )
-        return dataclasses.replace(result, duration_ms=round((time.monotonic() - begun) * 1000))
+            process = await self._run_program(command.request_id, spec, limit_s)
+            answer = _of_process(command.request_id, process, limit_s)
+        result = dataclasses.replace(answer.result, duration_ms=round((time.monotonic() - begun) * 1000))
+        return dataclasses.replace(answer, result=result)
 
     def _limit_s(self, command: Command, most_s: float) -> float:
         mode = command.execution_mode
@@ -92,21 +103,18 @@ class Execution:
                 await loop.run_in_executor(self._executor, program.remove_script)
 
 
-def _of_process(request_id: str, process: ProcessResult, limit_s: float) -> CommandResult:
+def _of_process(request_id: str, process: ProcessResult, limit_s: float) -> Answer:
     outcome = CommandOutcome.SUCCEEDED if process.is_success else CommandOutcome.FAILED
     error = None
     if process.timed_out:
         error = f"it did not end within {limit_s:g} s"
     elif process.exit_code != 0:
         error = f"exit code {process.exit_code}"
-    result = {
-        "exit_code": process.exit_code,
-        "stdout": process.stdout,
-        "stderr": process.stderr,
-        "timed_out": process.timed_out,
-        "is_truncated": process.is_truncated,
-    }
-    return CommandResult(request_id, process.is_success, outcome, result=result, error=error)
+    stdout = Output(OutputStream.STDOUT, process.stdout, process.lost_stdout)
+    stderr = Output(OutputStream.STDERR, process.stderr, process.lost_stderr)
+    shown = {"exit_code": process.exit_code, "timed_out": process.timed_out, **describe(stdout, stderr)}
+    pieces = stdout.pieces(request_id) + stderr.pieces(request_id) if is_told_apart(stdout, stderr) else []
+    return Answer(CommandResult(request_id, process.is_success, outcome, result=shown, error=error), pieces)
 
 
 def _failed(request_id: str, error: str) -> CommandResult:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from opsmap_agent.committer import CommitError
 from opsmap_agent.http_probe import HttpAnswer
 from opsmap_agent.journal import Journal
 from opsmap_agent.probes import Prober
@@ -73,6 +74,8 @@ class HealthMonitor:
         self._draw = draw
         self._checks: dict[str, RepeatedCheck] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._issued_at: datetime | None = None
+        """When the backend wrote the checks in force; kept with them in the journal."""
 
     async def load(self) -> None:
         """Begin with the checks of the agent's former life."""
@@ -84,10 +87,25 @@ class HealthMonitor:
         except ProtocolError as error:
             _logger.warning("the health checks of an older version wait for the backend to send them again: %s", error)
 
-    async def configure(self, update: ConfigUpdate, frame: str) -> None:
-        """Replace the set of checks. Those that stay the same go on undisturbed and keep their conclusions."""
-        await self._journal.save_setting(_SETTING, frame)
+    async def configure(self, update: ConfigUpdate, frame: str) -> bool:
+        """Replace the set of checks; False for an older one than that in force, which a gateway may have held back.
+
+        Those that stay the same go on undisturbed and keep their conclusions.
+
+        Raises:
+            CommitError: it cannot be kept, and is not obeyed.
+        """
+        if self._issued_at is not None and update.issued_at < self._issued_at:
+            return False
+        # Before it is written: another session may bring an older one meanwhile.
+        before, self._issued_at = self._issued_at, update.issued_at
+        try:
+            await self._journal.save_setting(_SETTING, frame)
+        except CommitError:
+            self._issued_at = before
+            raise
         self._apply(update)
+        return True
 
     async def resync_regularly(self) -> None:
         while True:
@@ -112,6 +130,7 @@ class HealthMonitor:
             check.poke()
 
     def _apply(self, update: ConfigUpdate) -> None:
+        self._issued_at = update.issued_at
         wanted = {check.check_id: check for check in update.health_checks}
         for check_id, running in list(self._checks.items()):
             if wanted.get(check_id) == running.check:

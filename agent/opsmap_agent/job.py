@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from opsmap_agent.checks import CheckRunner
 from opsmap_agent.jobfolder import JobFolder
 from opsmap_agent.journal import Journal
-from opsmap_agent.journal_tables import JobRow
+from opsmap_agent.journal_rows import JobRow
+from opsmap_agent.output import Output
 from opsmap_agent.processes import ProcessIdentity, poll_until, signal_group, wait_for_end
 from opsmap_protocol.checks import CheckResult
-from opsmap_protocol.enums import JobStatus
-from opsmap_protocol.messages import AsyncStatus, JobExited
+from opsmap_protocol.enums import JobStatus, OutputStream
+from opsmap_protocol.messages import AsyncStatus, CommandOutput, JobExited
 from opsmap_protocol.specs import AsyncMode
 
 _logger = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class JobTools:
     journal: Journal
     checks: CheckRunner
     poke: Callable[[str], None]
+    max_output_bytes: int
+    """How much of a job's log is told at its end."""
 
 
 class Job:
@@ -60,7 +63,7 @@ class Job:
         self._folder = folder
         self._shim = shim
         self._tools = tools
-        self._begun = time.monotonic() - _seconds_since(row)
+        self._begun = time.monotonic() - _age_s(row, shim)
         self._wake = asyncio.Event()
         self._exited = asyncio.Event()
         self._exit_code: int | None = None
@@ -225,12 +228,24 @@ class Job:
         return self._begun + self._mode.max_wait_ms / 1000 - time.monotonic()
 
     async def _finish(self, final: AsyncStatus) -> None:
+        log = self._log()
         self._final = final
-        await self._tools.journal.record(final)
+        await self._tools.journal.record(*log, final)
         if self._exited.is_set() and final.exit_code is None:
             await self._tools.journal.mark_exited(self.job_id)
         _logger.info("job %s: %s%s", self.job_id, final.status, f", {final.error}" if final.error else "")
         self._poke()
+
+    def _log(self) -> list[CommandOutput]:
+        """What the command has printed so far, from its beginning, if that is more than `log_tail` shows."""
+        try:
+            log = self._folder.read_log(self._tools.max_output_bytes, offset=0)
+        except OSError as error:
+            _logger.warning("the log of job %s cannot be read: %s", self.job_id, error)
+            return []
+        if log.size <= _LOG_TAIL_BYTES:
+            return []
+        return Output(OutputStream.LOG, log.text, lost_bytes=log.size - log.next_offset).pieces(self.request_id)
 
     async def _report_exit(self) -> None:
         """The process outlived the end of its job: a service that stopped, or was killed."""
@@ -256,5 +271,7 @@ def describe_exit(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _seconds_since(row: JobRow) -> float:
-    return max(0.0, time.time() - row.started_at.timestamp())
+def _age_s(row: JobRow, shim: ProcessIdentity | None) -> float:
+    """By the shim if it can be known: the host's clock may have jumped since the job began."""
+    age_s = shim.age_s() if shim is not None else None
+    return max(0.0, time.time() - row.started_at.timestamp()) if age_s is None else age_s

@@ -15,7 +15,7 @@ from opsmap_agent.checks import waits_for_start
 from opsmap_agent.execution import SCRIPT_FOLDER_PREFIX
 from opsmap_agent.job import Job, JobTools
 from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.journal_tables import JobRow
+from opsmap_agent.journal_rows import JobRow
 from opsmap_agent.policy import Policy, Runnable
 from opsmap_agent.processes import ProcessIdentity, poll_until
 from opsmap_agent.refusals import RejectedError

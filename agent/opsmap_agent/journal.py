@@ -16,13 +16,13 @@ from pathlib import Path
 
 from opsmap_agent import journal_tables as tables
 from opsmap_agent.committer import CommitError, Committer
-from opsmap_agent.journal_tables import Admission, JobRow, OpenCommand, StoredEvent
+from opsmap_agent.journal_rows import Admission, Holdings, JobRow, OpenCommand, Probed, StoredEvent
 from opsmap_protocol.messages import Command, CommandResult, EventBody
 
 _logger = logging.getLogger(__name__)
 
 _TAIL_EVENTS = 256
-_TAIL_CHARACTERS = 1024 * 1024
+_TAIL_CHARACTERS = 256 * 1024
 _ACK_DELAY_S = 0.5
 _RETRY_DELAY_S = 1.0
 
@@ -66,8 +66,8 @@ class Journal:
     async def admit(self, command: Command, frame: str, refusal: CommandResult | None = None) -> Admission:
         """Take a command in, once.
 
-        A command with a subject is refused if a higher epoch has been seen for it. A `refusal` is recorded as
-        the end of the command if it is new.
+        A command with a subject is refused if a higher epoch has been seen for it, and any command that was to begin
+        before the newest one was issued. A `refusal` is recorded as the end of the command if it is new.
 
         Raises:
             CommitError: nothing is stored; the command must not be run.
@@ -87,13 +87,21 @@ class Journal:
         now = self._clock()
         await self._committer.submit(lambda db: tables.refuse(db, refusal, frame, now), self._publish)
 
-    async def open_requests(self) -> list[str]:
-        """Commands whose end has not been reported."""
-        return [row.request_id for row in await self.open_commands()]
-
     async def open_commands(self) -> list[OpenCommand]:
-        """The same with all that is known of them, in the order they came."""
+        """Commands whose end has not been reported, in the order they came."""
         return await self._committer.submit(tables.open_commands)
+
+    async def probe(self, request_ids: Sequence[str]) -> Probed:
+        """What became of these commands. The last event of those that have ended is told again.
+
+        Raises:
+            CommitError: it cannot be told again.
+        """
+        now = self._clock()
+        probed, _ = await self._committer.submit(
+            lambda db: tables.probe(db, request_ids, now), lambda result: self._publish(result[1])
+        )
+        return probed
 
     # Jobs
 
@@ -131,12 +139,14 @@ class Journal:
             except CommitError:
                 await asyncio.sleep(_RETRY_DELAY_S)
 
-    async def first_seq(self) -> int:
-        """The oldest event still held; one more than `last_seq` if there is none."""
-        return await self._committer.submit(tables.first_seq) or self.last_seq + 1
+    async def holdings(self) -> Holdings:
+        return await self._committer.submit(tables.holdings)
 
     async def events_after(self, seq: int, max_events: int) -> list[StoredEvent]:
-        """In order. The newest are kept in memory, so that a session that keeps up never reads the disk."""
+        """In order.
+
+        The newest are in memory until they are acknowledged, so that a session that keeps up never reads the disk.
+        """
         if self._tail and self._tail[0].seq <= seq + 1:
             return [event for event in self._tail if event.seq > seq][:max_events]
         return await self._committer.submit(lambda db: tables.events_after(db, seq, max_events))
@@ -152,6 +162,8 @@ class Journal:
         Deleting may wait: forgotten late it is sent twice at worst, and commands should not wait for this fsync.
         """
         self._acked_seq = max(self._acked_seq, min(seq, self.last_seq))
+        while self._tail and self._tail[0].seq <= self._acked_seq:
+            self._drop_oldest()
         if self._ack_timer is None:
             self._ack_timer = asyncio.get_running_loop().call_later(_ACK_DELAY_S, self._start_forgetting)
 
@@ -160,7 +172,8 @@ class Journal:
 
         That happens when a host is restored from an older copy; numbers would be given twice.
         """
-        self.incarnation = await self._committer.submit(tables.new_incarnation)
+        now = self._clock()
+        self.incarnation = await self._committer.submit(lambda db: tables.new_incarnation(db, now))
 
     # What the backend configured
 
@@ -181,9 +194,12 @@ class Journal:
             self._tail_size += len(event.json)
             self.last_seq = event.seq
         while self._tail_size > _TAIL_CHARACTERS or len(self._tail) > _TAIL_EVENTS:
-            self._tail_size -= len(self._tail.popleft().json)
+            self._drop_oldest()
         for listener in self._listeners:
             listener()
+
+    def _drop_oldest(self) -> None:
+        self._tail_size -= len(self._tail.popleft().json)
 
     def _start_forgetting(self) -> None:
         self._ack_timer = None

@@ -8,17 +8,18 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from typing import Any
 
+from opsmap_agent.clocks import MAX_CLOCK_DIFFERENCE
+from opsmap_agent.journal_rows import Admission, Holdings, JobRow, OpenCommand, Probed, StoredEvent
 from opsmap_protocol.codec import encode
 from opsmap_protocol.enums import CommandOutcome, JobStatus
 from opsmap_protocol.messages import (
     AsyncStarted,
     AsyncStatus,
     Command,
+    CommandOutput,
     CommandResult,
     EventBody,
     HealthChanged,
@@ -26,6 +27,8 @@ from opsmap_protocol.messages import (
 )
 
 SCHEMA = """
+-- incarnation; complete_since: of commands received since then none was forgotten; horizon: commands that were to begin
+-- up to then are over, whatever this host's clock says; setting:*: what the backend configured.
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS commands (
     request_id TEXT PRIMARY KEY,
@@ -69,61 +72,32 @@ _KEEP_COMMANDS = 10_000
 _KEEP_COMMANDS_FOR = timedelta(hours=24)
 
 
-class Admission(Enum):
-    NEW = "new"
-    """Never seen: it is now in the journal and must be run or refused."""
-    KNOWN = "known"
-    """Seen before: it must not be run; what it last reported is reported again if it was acknowledged already."""
-    REFUSED = "refused"
-    """Never seen, and refused: the event that says so is in the journal."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """`json` is the `Event` as it goes into a frame."""
-
-    seq: int
-    json: str
-
-
-@dataclass(frozen=True, slots=True)
-class OpenCommand:
-    """A command whose end has not been reported. `job` is None before its process is known to run, and for ever
-    if it is not one that becomes a job."""
-
-    request_id: str
-    frame: str
-    job: JobRow | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as the journal knows it. `frame` is its command; `is_start`: its check waits for something to be up."""
-
-    job_id: str
-    request_id: str
-    frame: str
-    subject: str | None
-    is_start: bool
-    started_at: datetime
-    status: JobStatus = JobStatus.RUNNING
-
-
 def identify(db: sqlite3.Connection, now: datetime) -> tuple[str, int]:
     row = db.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()
     if row is None:
-        db.execute("INSERT INTO meta VALUES ('created', ?)", (now.isoformat(),))
-        incarnation = new_incarnation(db)
+        incarnation = new_incarnation(db, now)
     else:
         incarnation = row[0]
-    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return incarnation, last[0] if last else 0
+    return incarnation, _last_seq(db)
 
 
-def new_incarnation(db: sqlite3.Connection) -> str:
+def new_incarnation(db: sqlite3.Connection, now: datetime) -> str:
     incarnation = str(uuid.uuid4())
-    db.execute("INSERT OR REPLACE INTO meta VALUES ('incarnation', ?)", (incarnation,))
+    _save(db, "incarnation", incarnation)
+    _save(db, "complete_since", as_text(now))
     return incarnation
+
+
+def holdings(db: sqlite3.Connection) -> Holdings:
+    last_seq = _last_seq(db)
+    first_seq = db.execute("SELECT MIN(seq) FROM events").fetchone()[0]
+    opened = db.execute("SELECT request_id FROM commands WHERE state = 'open' ORDER BY received_at").fetchall()
+    return Holdings(_load(db, "incarnation") or "", first_seq or last_seq + 1, last_seq, [row[0] for row in opened])
+
+
+def _last_seq(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return row[0] if row else 0
 
 
 _INSERT_COMMAND = "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, 'open', NULL)"
@@ -137,7 +111,7 @@ def admit(
         return Admission.KNOWN, _repeat(db, command.request_id, known[0], now)
     # Looked at in any case: an epoch has been seen also when its command came too late.
     stale = _check_epoch(db, command)
-    refusal = refusal or stale
+    refusal = refusal or _check_horizon(db, command, now) or stale
     row = (command.request_id, frame, as_text(now), as_text(command.not_after), command.subject, command.epoch)
     db.execute(_INSERT_COMMAND, row)
     if refusal is None:
@@ -171,10 +145,23 @@ def _check_epoch(db: sqlite3.Connection, command: Command) -> CommandResult | No
     return None
 
 
+def _check_horizon(db: sqlite3.Connection, command: Command, now: datetime) -> CommandResult | None:
+    """A clock that was set back does not make an old command young: the backend's own times say that it is over."""
+    horizon = _load(db, "horizon") or ""
+    if command.issued_at <= now + MAX_CLOCK_DIFFERENCE:
+        _raise(db, "horizon", as_text(command.issued_at))
+    if as_text(command.not_after) > horizon:
+        return None
+    reason = f"it was to begin before {as_text(command.not_after)}, and the backend has given newer commands since"
+    return CommandResult(command.request_id, False, CommandOutcome.EXPIRED, error=reason)
+
+
 def _repeat(db: sqlite3.Connection, request_id: str, last_event: str | None, now: datetime) -> list[StoredEvent]:
     """Whoever asks again has lost the answer, unless it is still waiting to be acknowledged."""
-    waiting = db.execute("SELECT 1 FROM events WHERE request_id = ?", (request_id,)).fetchone()
-    if last_event is None or waiting is not None:
+    if last_event is None:
+        return []
+    waiting = db.execute("SELECT 1 FROM events WHERE request_id = ? AND body = ?", (request_id, last_event))
+    if waiting.fetchone() is not None:
         return []
     return [_insert_event(db, last_event, request_id, now)]
 
@@ -191,7 +178,7 @@ def record(db: sqlite3.Connection, bodies: Iterable[EventBody], job: JobRow | No
             _end_job(db, body, text, now)
         if isinstance(body, JobExited):
             mark_exited(db, body.job_id, now)
-        if request_id is not None and not isinstance(body, JobExited):
+        if request_id is not None and not isinstance(body, (JobExited, CommandOutput)):
             is_end = isinstance(body, CommandResult) or (isinstance(body, AsyncStatus) and body.status.is_final)
             db.execute(
                 "UPDATE commands SET last_event = ?, state = ? WHERE request_id = ?",
@@ -275,11 +262,6 @@ def _job(row: tuple[Any, ...] | None) -> JobRow | None:
     return JobRow(job_id, request_id, frame, subject, bool(is_start), started, JobStatus(status))
 
 
-def first_seq(db: sqlite3.Connection) -> int | None:
-    oldest: int | None = db.execute("SELECT MIN(seq) FROM events").fetchone()[0]
-    return oldest
-
-
 def events_after(db: sqlite3.Connection, seq: int, max_events: int) -> list[StoredEvent]:
     """The first of them at least, and not much more than a frame takes: one result may be megabytes."""
     rows = db.execute("SELECT seq, at, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, max_events))
@@ -297,23 +279,57 @@ def forget_events(db: sqlite3.Connection, seq: int) -> None:
     db.execute("DELETE FROM events WHERE seq <= ?", (seq,))
 
 
+def probe(db: sqlite3.Connection, request_ids: Sequence[str], now: datetime) -> tuple[Probed, list[StoredEvent]]:
+    """What became of commands; the last event of those that have ended comes again."""
+    opened, never_seen, repeated = [], [], []
+    for request_id in request_ids:
+        row = db.execute("SELECT state, last_event FROM commands WHERE request_id = ?", (request_id,)).fetchone()
+        if row is None:
+            never_seen.append(request_id)
+        elif row[0] == "open":
+            opened.append(request_id)
+        else:
+            repeated += _repeat(db, request_id, row[1], now)
+    # What ran before the journal began may have been issued that much later, by the backend's clock.
+    since = datetime.fromisoformat(_load(db, "complete_since") or as_text(now)) + MAX_CLOCK_DIFFERENCE
+    return Probed(since, opened, never_seen), repeated
+
+
 def save_setting(db: sqlite3.Connection, key: str, value: str) -> None:
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"setting:{key}", value))
+    _save(db, f"setting:{key}", value)
 
 
 def load_setting(db: sqlite3.Connection, key: str) -> str | None:
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (f"setting:{key}",)).fetchone()
+    return _load(db, f"setting:{key}")
+
+
+def _save(db: sqlite3.Connection, key: str, value: str) -> None:
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _load(db: sqlite3.Connection, key: str) -> str | None:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def prune(db: sqlite3.Connection, now: datetime, jobs_before: datetime) -> None:
     # Never one that could still come again and be run: only its row says that it was run already.
-    db.execute(
-        "DELETE FROM commands WHERE state = 'ended' AND not_after < ? AND (received_at < ? OR received_at <"
-        " (SELECT received_at FROM commands ORDER BY received_at DESC LIMIT 1 OFFSET ?))",
-        (as_text(now), as_text(now - _KEEP_COMMANDS_FOR), _KEEP_COMMANDS - 1),
+    old = (
+        "FROM commands WHERE state = 'ended' AND not_after < ? AND (received_at < ? OR received_at <"
+        " (SELECT received_at FROM commands ORDER BY received_at DESC LIMIT 1 OFFSET ?))"
     )
+    limits = (as_text(now), as_text(now - _KEEP_COMMANDS_FOR), _KEEP_COMMANDS - 1)
+    # What is forgotten must neither seem never to have come, nor run again when the clock is set back.
+    received_at, not_after = db.execute(f"SELECT max(received_at), max(not_after) {old}", limits).fetchone()
+    if received_at is not None:
+        _raise(db, "complete_since", received_at)
+        _raise(db, "horizon", not_after)
+        db.execute(f"DELETE {old}", limits)
     db.execute("DELETE FROM jobs WHERE status != 'running' AND exited_at < ?", (as_text(jobs_before),))
+
+
+def _raise(db: sqlite3.Connection, key: str, value: str) -> None:
+    _save(db, key, max(value, _load(db, key) or ""))
 
 
 def as_text(moment: datetime) -> str:

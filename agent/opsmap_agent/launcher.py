@@ -25,8 +25,8 @@ _START_TIMEOUT_S = 10.0
 _REQUIRED_TOOLS = ("setsid", "sync")
 _TOOLS_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Python ignores these, and what is ignored stays ignored across exec.
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+# What is ignored stays ignored across exec: Python ignores SIGPIPE, a shell that starts the agent with & also SIGINT.
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 class LaunchUnknownError(Exception):

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,13 @@ class ProcessIdentity:
     def of(cls, pid: int) -> ProcessIdentity:
         """The identity of a process that exists. Raises OSError if it does not."""
         return cls(pid, int(_stat_fields(pid)[19]), boot_id())
+
+    def age_s(self) -> float | None:
+        """Since when it has been there, however the host's clock was set meanwhile; None if it is of another boot."""
+        if self.boot_id != boot_id():
+            return None
+        since_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return max(0.0, since_boot_s - self.start_time / os.sysconf("SC_CLK_TCK"))
 
     def is_alive(self) -> bool:
         """Whether exactly this process exists and has not ended (a zombie has)."""

@@ -47,7 +47,10 @@ PATH=$tools sync "$job/claim" || exit 125
     cd "$workdir" || exit 125
     unset OLDPWD SHLVL
     identity >"$job/pid" || exit 125
-    printf 'started\n' >&8
+    # An agent that died meanwhile hears nothing. The command begins all the same: a SIGPIPE here would end this shell
+    # before it, and pass for the command's own end.
+    trap : PIPE
+    printf 'started\n' >&8 2>/dev/null
     exec "$setsid" "$@" 8>&- 9>&-
 ) <"$input" >>"$job/output.log" 2>&1
 code=$?

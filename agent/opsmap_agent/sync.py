@@ -7,7 +7,6 @@ end, so that it never blocks on a full pipe, but only the first part is kept.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -30,19 +29,20 @@ _OUTPUT_GRACE_S = 0.25
 
 _KILL_GRACE_S = 1.0
 
-_MAX_ENCODED_BYTES = 3 * 1024 * 1024
-"""What both texts may take as JSON, where a control character takes six bytes. A frame has 4 MiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """How a program ended. `exit_code` is 128 + N for signal N, as shells say it, and -1 after a timeout."""
+    """How a program ended. `exit_code` is 128 + N for signal N, as shells say it, and -1 after a timeout.
+
+    `lost_stdout` and `lost_stderr` are the bytes behind those texts that were not kept.
+    """
 
     exit_code: int
     stdout: str
     stderr: str
+    lost_stdout: int
+    lost_stderr: int
     timed_out: bool
-    is_truncated: bool
     duration_ms: int
 
     @property
@@ -55,12 +55,10 @@ class _Budget:
     """How many bytes both outputs together may still keep."""
 
     left: int
-    is_exceeded: bool = False
 
     def take(self, data: bytes) -> bytes:
         kept = data[: self.left]
         self.left -= len(kept)
-        self.is_exceeded = self.is_exceeded or len(kept) < len(data)
         return kept
 
 
@@ -72,6 +70,7 @@ class _Output:
         self._descriptor = descriptor
         self._budget = budget
         self._kept = bytearray()
+        self.lost_bytes = 0
         self.at_end = asyncio.Event()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
@@ -82,7 +81,9 @@ class _Output:
         except BlockingIOError:
             return
         if data:
-            self._kept += self._budget.take(data)
+            kept = self._budget.take(data)
+            self._kept += kept
+            self.lost_bytes += len(data) - len(kept)
         else:
             self.close()
 
@@ -94,24 +95,6 @@ class _Output:
 
     def text(self) -> str:
         return self._kept.decode("utf-8", "replace")
-
-
-def fit_to_frame(text: str, max_encoded_bytes: int) -> str:
-    """The longest beginning of `text`, to about 1 %, that takes at most `max_encoded_bytes` as JSON."""
-    low, high = 0, len(text)
-    if len(text) * 6 <= max_encoded_bytes or _encoded_bytes(text) <= max_encoded_bytes:
-        return text
-    while high - low > max(1, len(text) // 100):
-        middle = (low + high) // 2
-        if _encoded_bytes(text[:middle]) <= max_encoded_bytes:
-            low = middle
-        else:
-            high = middle
-    return text[:low]
-
-
-def _encoded_bytes(text: str) -> int:
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 class SyncRunner:
@@ -192,10 +175,15 @@ class _Running:
             _logger.error("process %d runs as another user and cannot be killed", self._process.pid)
 
     def result(self, exit_code: int, timed_out: bool, duration_s: float) -> ProcessResult:
-        texts = [self._stdout.text(), self._stderr.text()]
-        stdout, stderr = (fit_to_frame(text, _MAX_ENCODED_BYTES // 2) for text in texts)
-        is_truncated = self._budget.is_exceeded or [stdout, stderr] != texts
-        return ProcessResult(exit_code, stdout, stderr, timed_out, is_truncated, round(duration_s * 1000))
+        return ProcessResult(
+            exit_code,
+            self._stdout.text(),
+            self._stderr.text(),
+            self._stdout.lost_bytes,
+            self._stderr.lost_bytes,
+            timed_out,
+            round(duration_s * 1000),
+        )
 
 
 def _take_over(pipe: IO[bytes] | None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import types
 import typing
 from collections.abc import Callable
@@ -114,6 +115,16 @@ def listen_address(value: str) -> str | None:
     except ValueError:
         return "an address like 127.0.0.1:8443"
     return None
+
+
+def loopback_address(value: str) -> str | None:
+    """For what anybody may ask who can reach it: only this machine may."""
+    expected = "an address of this machine alone, like 127.0.0.1:9091"
+    try:
+        host, _ = split_address(value)
+        return None if host == "localhost" or ipaddress.ip_address(host).is_loopback else expected
+    except ValueError:
+        return expected
 
 
 def split_address(value: str) -> tuple[str, int]:

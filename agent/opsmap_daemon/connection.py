@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ from websockets.frames import CloseCode as StandardCloseCode
 from opsmap_daemon import tls
 from opsmap_daemon.backoff import Reconnect
 from opsmap_protocol import MAX_FRAME_BYTES
-from opsmap_protocol.errors import CloseCode, InvalidIdentityError
+from opsmap_protocol.errors import CloseCode, FatalError, InvalidIdentityError
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ _CLOSED_EARLY = "it closed the connection during the handshake; perhaps it does 
 
 class PeerRefusedError(Exception):
     """The other side will not serve us as we are: somebody has to change something, here or there."""
+
+
+class PeerUnavailableError(Exception):
+    """The other side cannot serve us now: it is full, or about to stop."""
 
 
 class GaveUpError(Exception):
@@ -80,8 +84,10 @@ def judge(error: BaseException) -> Verdict | None:
     """
     if isinstance(error, BaseExceptionGroup):
         return _judge_group(error)
-    if isinstance(error, (PeerRefusedError, InvalidIdentityError)):
+    if isinstance(error, (PeerRefusedError, InvalidIdentityError, FatalError)):
         return Verdict(str(error), is_refusal=True)
+    if isinstance(error, PeerUnavailableError):
+        return Verdict(str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
         return Verdict(f"its certificate is not accepted: {tls.describe(error)}", is_refusal=True)
     if isinstance(error, ssl.SSLError):
@@ -145,11 +151,33 @@ def with_default_path(url: str, path: str) -> str:
     return url if parts.path not in ("", "/") else parts._replace(path=path).geturl()
 
 
+class Addresses:
+    """Which addresses somebody holds or is dialling, so that diallers that share them never meet at one."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def are_free(self, urls: Iterable[str]) -> bool:
+        """Whether one of `urls` is free."""
+        return not self._taken.issuperset(urls)
+
+    def take(self, url: str) -> bool:
+        """False if somebody else has it."""
+        if url in self._taken:
+            return False
+        self._taken.add(url)
+        return True
+
+    def give_back(self, url: str) -> None:
+        self._taken.remove(url)
+
+
 class Dialler:
     """Keeps one session alive through `urls`, the preferred one first.
 
     Args:
         urls: full `wss://` URLs.
+        addresses: shared by diallers that must not be connected to the same URL.
         tls_context: from `opsmap_daemon.tls.client_context`.
         verify_peer: called with the peer's certificate before the session sees the socket.
         local_address: called before each attempt; the (host, port) to connect from, or None.
@@ -166,6 +194,7 @@ class Dialler:
         reconnect: Reconnect,
         keepalive: Keepalive = Keepalive(),
         local_address: Callable[[], tuple[str, int] | None] = lambda: None,
+        addresses: Addresses | None = None,
         open_timeout_s: float = 10.0,
         close_timeout_s: float = 2.0,
         draw: Callable[[], float] = random.random,
@@ -177,11 +206,14 @@ class Dialler:
         self._reconnect = reconnect
         self._keepalive = keepalive
         self._local_address = local_address
+        self._addresses = addresses or Addresses()
         self._open_timeout_s = open_timeout_s
         self._close_timeout_s = close_timeout_s
         self._draw = draw
         self._sleep = sleep
         self._is_established = False
+        self.url = ""
+        """The address in use or being dialled."""
 
     def established(self) -> None:
         """The peer accepted us: forget earlier failures."""
@@ -201,22 +233,29 @@ class Dialler:
             if was_established:
                 delays = self._reconnect.delays(self._draw)
                 failed_rounds = 0
-            else:
+            elif verdicts:
                 failed_rounds += 1
                 if failed_rounds == self._reconnect.max_attempts:
                     raise GaveUpError(f"gave up after {failed_rounds} attempts: {verdicts[-1].text}")
             delay_s = next(delays)
-            if all(verdict.is_refusal for verdict in verdicts):
+            if verdicts and all(verdict.is_refusal for verdict in verdicts):
                 delay_s = max(delay_s, self._reconnect.max_delay_s)
-            _logger.info("connecting again in %.1f s", delay_s)
+            level = logging.INFO if verdicts else logging.DEBUG
+            _logger.log(level, "connecting again in %.1f s", delay_s)
             await self._sleep(delay_s)
 
     async def _round(self, session: Session) -> tuple[bool, list[Verdict]]:
-        """Try the addresses until one has served a session; whether one did, and how each ended."""
+        """Try the free addresses until one has served a session; whether one did, and how each ended."""
         verdicts: list[Verdict] = []
         for url in self._urls:
+            if not self._addresses.take(url):
+                continue
             self._is_established = False
-            verdict = await self._attempt(url, session)
+            self.url = url
+            try:
+                verdict = await self._attempt(url, session)
+            finally:
+                self._addresses.give_back(url)
             verdicts.append(verdict)
             level = logging.ERROR if verdict.is_refusal else logging.WARNING
             _logger.log(level, "%s: %s", url, verdict.text)
@@ -257,6 +296,9 @@ class Dialler:
             await session(socket)
         except InvalidIdentityError:
             code = CloseCode.IDENTITY_MISMATCH
+            raise
+        except FatalError as error:
+            code = error.close_code
             raise
         finally:
             # Also when cancelled: a peer that is told does not have to wait for a timeout.

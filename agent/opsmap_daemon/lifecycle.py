@@ -11,6 +11,8 @@ from typing import Any
 _logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+Main = Callable[[], Coroutine[Any, Any, None]]
+
 
 def allow_open_files(wanted: int) -> None:
     """Raise this process's limit of open files towards `wanted`, as far as the system lets it."""
@@ -27,18 +29,20 @@ def allow_open_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(main: Main, wind_down: Main | None = None) -> None:
     """Run `main` in a new event loop until it returns or a signal stops it.
 
-    Being cancelled by a signal is the normal end; any exception of `main` propagates. A second signal is not
-    awaited: it ends the process at once, for the operator who has waited long enough.
+    After a signal `wind_down` runs first, beside `main`, which is then cancelled. Being cancelled by a signal is the
+    normal end; any exception of either propagates. A second signal is not awaited: it ends the process at once, for
+    the operator who has waited long enough.
     """
-    asyncio.run(_until_signal(main))
+    asyncio.run(_until_signal(main, wind_down))
 
 
-async def _until_signal(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _until_signal(main: Main, wind_down: Main | None) -> None:
     loop = asyncio.get_running_loop()
     work = asyncio.create_task(main(), name="main")
+    tasks = {work}
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
@@ -46,7 +50,12 @@ async def _until_signal(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         received.append(number)
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
-        work.cancel()
+        if wind_down is None:
+            work.cancel()
+        else:
+            winding = asyncio.create_task(wind_down(), name="wind down")
+            winding.add_done_callback(lambda _: work.cancel())
+            tasks.add(winding)
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop, number)
@@ -55,3 +64,16 @@ async def _until_signal(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except asyncio.CancelledError:
         if not received:
             raise
+    finally:
+        await _end(tasks - {work})
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Stop what still runs. Raises the first exception of those that have failed."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

@@ -22,7 +22,10 @@ _LEVELS = {
     "warn": logging.WARNING,
     "error": logging.ERROR,
 }
-_ESCAPED_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROLS = (*range(32), *range(127, 160))
+_DIRECTIONS_AND_LINES = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+"""What makes a text look other than it is: marks that turn the direction of writing, and separators of lines."""
+_ESCAPED = {code: f"\\x{code:02x}" for code in _CONTROLS} | {code: f"\\u{code:04x}" for code in _DIRECTIONS_AND_LINES}
 _LIBRARY_FIELDS = {"message", "asctime", "taskName", "websocket"}
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | _LIBRARY_FIELDS
 
@@ -80,10 +83,17 @@ def _compress(source: str, destination: str) -> None:
 
 
 class _TextFormatter(logging.Formatter):
-    """Keeps a record on its line: what peers send gets into messages, and must not look like lines of ours."""
+    """Keeps a record on its line: what peers send gets into messages, and must not look like lines of ours.
+
+    A traceback keeps its lines, all of them indented: it may quote a peer as well.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")
+        return "\n    ".join(line.translate(_ESCAPED) for line in lines)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
-        return super().formatMessage(record).translate(_ESCAPED_CONTROLS)
+        return super().formatMessage(record).translate(_ESCAPED)
 
 
 def _text_formatter(settings: Logging) -> logging.Formatter:

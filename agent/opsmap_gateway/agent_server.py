@@ -5,35 +5,39 @@ from __future__ import annotations
 import logging
 import ssl
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode as StandardCloseCode
 from websockets.http11 import Request, Response
 
-from opsmap_daemon import tls
-from opsmap_gateway.agent_session import AgentSession, say_goodbye
+from opsmap_daemon.door import MAX_UNFINISHED, Door
+from opsmap_daemon.sparing import SparingLog
+from opsmap_gateway.agent_session import AgentSession
 from opsmap_gateway.counters import Counters, Loss
+from opsmap_gateway.goodbye import say_goodbye
 from opsmap_gateway.outbox import Outbox, Quota
 from opsmap_gateway.registration import RefusedError, identify, read_registration
 from opsmap_gateway.registry import Registry
 from opsmap_gateway.router import Router
 from opsmap_protocol import MAX_FRAME_BYTES
-from opsmap_protocol.codec import encode
+from opsmap_protocol.codec import build, encode
 from opsmap_protocol.errors import CloseCode
 from opsmap_protocol.identity import Identity
 from opsmap_protocol.messages import Error, Register, Registered
+from opsmap_protocol.session import GATEWAY_OF_AGENT, MAX_GREETING_BYTES, Session
 
 _logger = logging.getLogger(__name__)
 
 AGENT_PATH = "/agent/"
-_BACKLOG = 1_024
-"""Connections that the kernel holds for us: after a restart all agents of the zone come at once."""
+_HANDSHAKE_TIMEOUT_S = 5.0
+"""For TLS, and as long again for the WebSocket."""
 _MAX_CLOSE_TIMEOUT_S = 2.0
 _MAX_WAITING_FRAMES = 1_000
 _MAX_WAITING_BYTES = 8 * 1024 * 1024
@@ -69,8 +73,13 @@ class AgentServer:
         self._registry = registry
         self._counters = counters
         self._waiting = waiting
+        self._refusals_log = SparingLog(_logger, logging.WARNING)
+        self.refused: Counter[str] = Counter()
+        """How many were turned away, by the code of the reason."""
         self._knocking: dict[str, ServerConnection] = {}
+        self._door: Door | None = None
         self._server: Server | None = None
+        self._is_draining = False
 
     @property
     def port(self) -> int:
@@ -79,21 +88,39 @@ class AgentServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    @property
+    def knocking(self) -> int:
+        """How many connections have not registered."""
+        return 0 if self._door is None else self._door.unfinished
+
+    def turn_away(self) -> None:
+        """From now on nobody is let in, and hears why."""
+        self._is_draining = True
+
     async def __aenter__(self) -> Self:
         """Begin to listen. Raises OSError if the address cannot be had."""
         settings = self._settings
+        self._door = Door(
+            settings.host,
+            settings.port,
+            # After a restart all agents come at once: they may, and cost no more than when they have registered.
+            limit=max(MAX_UNFINISHED, settings.max_connections),
+            timeout_s=2 * _HANDSHAKE_TIMEOUT_S + settings.registration_timeout_s,
+            on_drop=lambda reason: self._counters.count(Loss.CONNECTION_DROPPED),
+        )
         # Silence, an unanswered ping, an unanswered close: together a half-open connection lasts no longer than told.
         third_s = settings.agent_timeout_s / 3
         self._server = await serve(
             self._serve,
-            settings.host,
-            settings.port,
+            sock=self._door,
             ssl=settings.tls_context,
-            backlog=_BACKLOG,
+            open_timeout=_HANDSHAKE_TIMEOUT_S,
             process_request=_check_path,
             server_header=None,
             compression=None,
-            max_size=MAX_FRAME_BYTES,
+            # Little until an agent has registered, see `_serve`; and no frames ahead of the one that is being read.
+            max_size=MAX_GREETING_BYTES,
+            max_queue=1,
             ping_interval=third_s,
             ping_timeout=third_s,
             close_timeout=min(third_s, _MAX_CLOSE_TIMEOUT_S),
@@ -117,31 +144,38 @@ class AgentServer:
         await self._server.wait_closed()
 
     async def _serve(self, socket: ServerConnection) -> None:
+        address = _address(socket)
         try:
             identity = identify(socket, self._settings.organization_id)
-            register = await self._let_in(socket, identity)
+            protocol = Session(GATEWAY_OF_AGENT)
+            registration = await self._let_in(socket, protocol, identity)
         except RefusedError as refusal:
-            await self._turn_away(socket, refusal)
+            await self._turn_away(socket, address, refusal)
             return
         except ConnectionClosed as error:
-            _logger.info("%s left before it registered: %s", _address(socket), error)
+            _logger.info("%s left before it registered: %s", address, error)
             return
+        assert self._door is not None, "whoever comes in comes by the door"
+        self._door.admit(socket.transport)
+        socket.protocol.max_message_size = MAX_FRAME_BYTES
         session_id = uuid.uuid4().hex
-        registered = Registered(session_id=session_id, server_time=datetime.now(UTC))
+        registered = Registered(session_id=session_id, server_time=datetime.now(UTC), protocol_version=protocol.version)
         session = AgentSession(
             socket=socket,
             session_id=session_id,
-            register=register,
-            certificate_sha256=tls.peer_fingerprint(socket),
+            protocol=protocol,
+            register=build(Register, registration),
+            registration=registration,
             outbox=Outbox(
                 max_frames=_MAX_WAITING_FRAMES,
                 max_bytes=_MAX_WAITING_BYTES,
                 quota=self._waiting,
+                flow=self._counters.traffic.to_agents,
                 first=[encode(registered)],
             ),
             send_timeout_s=self._settings.agent_timeout_s,
         )
-        await self._host(session, _address(socket))
+        await self._host(session, address)
 
     async def _host(self, session: AgentSession, address: str) -> None:
         name = session.agent_id
@@ -156,8 +190,9 @@ class AgentServer:
             await self._router.left(session, reason)
             await session.close()
 
-    async def _let_in(self, socket: ServerConnection, identity: Identity) -> Register:
+    async def _let_in(self, socket: ServerConnection, protocol: Session, identity: Identity) -> dict[str, Any]:
         """The registration of an agent for which there is room."""
+        self._check_is_open()
         name = identity.name
         is_new = self._registry.get(name) is None and name not in self._knocking
         if is_new and len(self._registry) + len(self._knocking) >= self._settings.max_connections:
@@ -170,14 +205,21 @@ class AgentServer:
             former.transport.abort()
         self._knocking[name] = socket
         try:
-            return await read_registration(socket, identity, self._settings.registration_timeout_s)
+            registration = await read_registration(socket, protocol, identity, self._settings.registration_timeout_s)
         finally:
             if self._knocking.get(name) is socket:
                 del self._knocking[name]
+        self._check_is_open()
+        return registration
 
-    async def _turn_away(self, socket: ServerConnection, refusal: RefusedError) -> None:
+    def _check_is_open(self) -> None:
+        if self._is_draining:
+            raise RefusedError(StandardCloseCode.GOING_AWAY, "draining", "this gateway is stopping")
+
+    async def _turn_away(self, socket: ServerConnection, address: str, refusal: RefusedError) -> None:
         self._counters.count(Loss.CONNECTION_REFUSED)
-        _logger.warning("%s is not let in: %s", _address(socket), refusal)
+        self.refused[refusal.code] += 1
+        self._refusals_log.write("%s is not let in: %s", address, refusal)
         error = Error(code=refusal.code, reason=str(refusal))
         await say_goodbye(socket, refusal.close_code, str(refusal), error)
 
@@ -189,5 +231,8 @@ def _check_path(socket: ServerConnection, request: Request) -> Response | None:
 
 
 def _address(socket: ServerConnection) -> str:
-    host, port = socket.remote_address[:2]
+    address = socket.remote_address
+    if address is None:
+        return "somebody who is gone already"
+    host, port = address[:2]
     return f"{host}:{port}"

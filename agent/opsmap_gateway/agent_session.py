@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from opsmap_daemon.connection import close_within
+from opsmap_gateway.goodbye import say_goodbye
 from opsmap_gateway.outbox import Outbox
-from opsmap_protocol.codec import encode
 from opsmap_protocol.messages import Error, Register
-
-_logger = logging.getLogger(__name__)
+from opsmap_protocol.session import Session
 
 NOT_READING = "the agent does not read what it is sent"
-_GOODBYE_TIMEOUT_S = 1.5
 
 OnFrame = Callable[["AgentSession", str | bytes], Awaitable[None]]
 
@@ -43,6 +40,8 @@ class AgentSession:
     socket of the old one. Only the session's own task does, in `close`.
 
     Args:
+        protocol: the state of the session, past its greeting.
+        register: what the agent said of itself; `registration` is the same as it came, with its seal.
         send_timeout_s: an agent that does not take a frame for so long is given up.
     """
 
@@ -51,15 +50,17 @@ class AgentSession:
         *,
         socket: ServerConnection,
         session_id: str,
+        protocol: Session,
         register: Register,
-        certificate_sha256: str,
+        registration: dict[str, Any],
         outbox: Outbox,
         send_timeout_s: float,
     ) -> None:
         self._socket = socket
         self.session_id = session_id
+        self.protocol = protocol
         self.register = register
-        self.certificate_sha256 = certificate_sha256
+        self.registration = registration
         self.outbox = outbox
         self._send_timeout_s = send_timeout_s
         self.unsent: list[str] = []
@@ -106,13 +107,15 @@ class AgentSession:
             await say_goodbye(self._socket, self._ending.close_code, self._ending.reason, self._ending.error)
 
     def _finish(self, ending: _Ending) -> None:
+        self.protocol.close()
         if self._ending is None:
             self._ending = ending
             self._is_ended.set()
 
     async def _read(self, on_frame: OnFrame) -> None:
         async for frame in self._socket:
-            await on_frame(self, frame)
+            if self._ending is None:
+                await on_frame(self, frame)
             if self._ending is not None:
                 return
         self._is_ended.set()
@@ -122,15 +125,3 @@ class AgentSession:
             await self.outbox.write_to(self._socket.send, self._send_timeout_s)
         except TimeoutError:
             self.drop(NOT_READING)
-
-
-async def say_goodbye(socket: ServerConnection, close_code: int, reason: str, error: Error | None) -> None:
-    """Send an error, if there is one, and close. A close frame holds no more than 123 bytes of reason."""
-    try:
-        if error is not None:
-            async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
-                await socket.send(encode(error))
-    except (ConnectionClosed, TimeoutError) as problem:
-        _logger.debug("the peer did not hear why it has to leave (%s): %s", reason, problem)
-    short = reason.encode("ascii", "replace")[:123].decode("ascii")
-    await close_within(_GOODBYE_TIMEOUT_S, socket, close_code, short)

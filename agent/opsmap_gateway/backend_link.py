@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from websockets.asyncio.client import ClientConnection
 
 from opsmap_daemon.connection import Dialler, PeerRefusedError
 from opsmap_gateway.counters import Counters, Loss
+from opsmap_gateway.goodbye import say_goodbye
 from opsmap_gateway.outbox import Outbox
-from opsmap_protocol.codec import decode, encode
-from opsmap_protocol.errors import ProtocolError
-from opsmap_protocol.messages import Error, GatewayRegister, GatewayRegistered
+from opsmap_protocol.codec import encode
+from opsmap_protocol.errors import CloseCode, FatalError
+from opsmap_protocol.messages import Error, GatewayRegister
+from opsmap_protocol.session import GATEWAY_OF_BACKEND, Session
 
 _logger = logging.getLogger(__name__)
 
-OnFrame = Callable[[str | bytes], None]
+OnFrame = Callable[[Session, str | bytes], None]
 
 DEFAULT_PATH = "/link/"
 _HELLO_TIMEOUT_S = 10.0
@@ -37,17 +41,33 @@ class BackendLink:
     Args:
         dialler: finds and keeps the connection.
         hello: how we introduce ourselves.
+        has_fallback: whether there is another backend to go to when this one says `goaway`.
     """
 
-    def __init__(self, *, dialler: Dialler, hello: GatewayRegister, counters: Counters) -> None:
+    def __init__(
+        self, *, dialler: Dialler, hello: GatewayRegister, counters: Counters, has_fallback: bool = False
+    ) -> None:
         self._dialler = dialler
         self._counters = counters
+        self._has_fallback = has_fallback
         self._hello = encode(hello)
         self._outbox: Outbox | None = None
+        self._is_leaving = False
+        self._heard_at: float | None = None
 
     @property
     def is_up(self) -> bool:
         return self._outbox is not None
+
+    @property
+    def waiting(self) -> int:
+        """Frames that the backend has not taken."""
+        return 0 if self._outbox is None else len(self._outbox)
+
+    @property
+    def silent_s(self) -> float | None:
+        """Since the last frame of the backend; None if there was none."""
+        return None if self._heard_at is None else time.monotonic() - self._heard_at
 
     def offer(self, frame: str) -> bool:
         """Send if the backend is there and takes it; never waits.
@@ -65,40 +85,79 @@ class BackendLink:
         """Keep the connection until cancelled.
 
         Args:
-            on_frame: called with each frame of the backend; must not block.
+            on_frame: called with the session and each frame of the backend; must not block. FatalError ends the
+                session.
             greeting: what the backend must hear first on a new connection. It is asked in the same step of
                 the event loop in which `put` begins to work: no agent comes or goes unseen in between.
         """
 
         async def session(socket: ClientConnection) -> None:
-            await self._introduce(socket)
+            protocol = await self._introduce(socket)
             self._dialler.established()
-            await self._carry(socket, on_frame, greeting())
+            fatal = await self._carry(socket, protocol, on_frame, greeting())
+            if fatal is not None:
+                await self._refuse(socket, fatal)
 
         await self._dialler.run(session)
 
-    async def _introduce(self, socket: ClientConnection) -> None:
+    def leave(self, reason: str) -> None:
+        """The backend stops soon. Go to another one now, if there is one; else stay as long as it does."""
+        _logger.warning("the backend stops soon: %s", reason[:500])
+        self._is_leaving = self._has_fallback
+
+    async def _introduce(self, socket: ClientConnection) -> Session:
         await socket.send(self._hello)
         try:
             async with asyncio.timeout(_HELLO_TIMEOUT_S):
-                answer = decode(await socket.recv(), GatewayRegistered | Error)
+                frame = await socket.recv()
         except TimeoutError:
             raise TimeoutError("the backend does not answer our registration") from None
-        except ProtocolError as error:
-            raise PeerRefusedError(f"it does not answer like a backend: {error}") from None
-        if isinstance(answer, Error):
-            raise PeerRefusedError(f"it refuses this gateway: {answer.reason}")
-        _logger.info("connected to the backend, session %s", answer.session_id)
+        self._heard_at = time.monotonic()
+        protocol = Session(GATEWAY_OF_BACKEND)
+        try:
+            answer = protocol.read(frame)
+        except FatalError as error:
+            await self._refuse(socket, error)
+        _logger.info("connected to the backend, session %s", answer["session_id"][:80])
+        return protocol
 
-    async def _carry(self, socket: ClientConnection, on_frame: OnFrame, first: Iterable[str]) -> None:
-        outbox = Outbox(max_frames=_MAX_WAITING_FRAMES, max_bytes=_MAX_WAITING_BYTES, first=first)
+    async def _refuse(self, socket: ClientConnection, error: FatalError) -> NoReturn:
+        if error.close_code is CloseCode.REFUSED_BY_PEER:
+            await say_goodbye(socket, error.close_code, str(error))
+            raise PeerRefusedError(f"it refuses this gateway: {error}")
+        await say_goodbye(socket, error.close_code, str(error), Error(code=error.code, reason=str(error)))
+        raise PeerRefusedError(f"it does not speak like a backend: {error}")
+
+    async def _carry(
+        self, socket: ClientConnection, protocol: Session, on_frame: OnFrame, first: Iterable[str]
+    ) -> FatalError | None:
+        """Until the connection ends, or we end it: because of the error that is returned, or to go elsewhere."""
+        outbox = Outbox(
+            max_frames=_MAX_WAITING_FRAMES,
+            max_bytes=_MAX_WAITING_BYTES,
+            first=first,
+            flow=self._counters.traffic.to_backend,
+        )
         self._outbox = outbox
+        self._is_leaving = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(outbox.write_to(socket.send, _SEND_TIMEOUT_S))
-                async for frame in socket:
-                    on_frame(frame)
+                fatal = await self._read(socket, protocol, on_frame)
                 writer.cancel()
         finally:
             self._outbox = None
+            protocol.close()
             self._counters.count(Loss.BACKEND_AWAY, len(outbox.close()))
+        return fatal
+
+    async def _read(self, socket: ClientConnection, protocol: Session, on_frame: OnFrame) -> FatalError | None:
+        async for frame in socket:
+            self._heard_at = time.monotonic()
+            try:
+                on_frame(protocol, frame)
+            except FatalError as error:
+                return error
+            if self._is_leaving:
+                break
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opsmap_daemon import lifecycle, logs
 from opsmap_daemon.configuration import ConfigurationError, load
+from opsmap_daemon.door import collect_dead_connections_soon
 from opsmap_gateway import __version__
 from opsmap_gateway.configuration import Configuration
 from opsmap_gateway.gateway import Gateway
@@ -47,7 +48,8 @@ def _run(gateway: Gateway, configuration: Configuration) -> int:
             configuration.gateway.zone,
             __version__,
         )
-        lifecycle.run(gateway.run)
+        collect_dead_connections_soon()
+        lifecycle.run(gateway.run, gateway.drain)
     except OSError as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return EXIT_FAILURE

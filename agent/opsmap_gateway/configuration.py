@@ -1,7 +1,6 @@
 """The configuration file of a gateway; field names are its keys (`/etc/opsmap/gateway.yaml`, reference 3.2).
 
-Keys whose effect comes with a later issue are accepted and checked already, so that a file written today
-stays valid. The docstring of each section says which ones do nothing yet.
+The docstring of each section says which keys have no effect, and why.
 """
 
 from __future__ import annotations
@@ -11,11 +10,24 @@ from pathlib import Path
 from typing import Literal
 
 from opsmap_daemon.backoff import Reconnect
-from opsmap_daemon.configuration import RULE, at_least, listen_address, not_empty, setting, websocket_url
+from opsmap_daemon.configuration import (
+    RULE,
+    at_least,
+    listen_address,
+    loopback_address,
+    not_empty,
+    setting,
+    websocket_url,
+)
 from opsmap_daemon.logs import Logging
 from opsmap_daemon.tls import TlsVersion
 
 _STATE = Path("/var/lib/opsmap/gateway")
+
+
+def _metrics_path(value: str) -> str | None:
+    is_fine = value.startswith("/") and value != "/healthz" and value.isascii() and value.isprintable()
+    return None if is_fine and not set(value) & set("?# ") else "a path like /metrics, and not /healthz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +116,7 @@ class Routing:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation:
-    """No effect yet: the two `discovery_…` keys (discovery comes with issue 3)."""
+    """Heartbeats go to the backend once an interval; discovery results when there are so many, or after so long."""
 
     heartbeat_aggregation_secs: int = setting(10, rule=at_least(1))
     discovery_batch_size: int = setting(100, rule=at_least(1))
@@ -113,9 +125,10 @@ class Aggregation:
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """No effect yet: while the backend is away, events wait in the agents' own journals.
+    """Where discovery results wait until the backend has committed them; beyond `max_size_mb` the oldest have to go.
 
-    What agents do not keep themselves (discovery) is buffered here from issue 3 on.
+    With `enabled: false` they wait in memory, 16 MB of them at most, and end with the process. Events are not
+    buffered here: they wait in the agents' own journals.
     """
 
     enabled: bool = True
@@ -135,11 +148,14 @@ class HighAvailability:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """No effect yet: Prometheus metrics and the health endpoint come with issue 3."""
+    """Prometheus metrics at `path`, and `/healthz`, which answers 503 while the backend is away.
 
-    enabled: bool = False
-    bind_address: str = setting("127.0.0.1:9091", rule=listen_address)
-    path: str = "/metrics"
+    Nobody has to say who they are there, so only an address of this machine is accepted.
+    """
+
+    enabled: bool = True
+    bind_address: str = setting("127.0.0.1:9091", rule=loopback_address)
+    path: str = setting("/metrics", rule=_metrics_path)
 
 
 @dataclass(frozen=True, kw_only=True)

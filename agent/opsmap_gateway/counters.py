@@ -1,4 +1,4 @@
-"""What the gateway did not pass on, counted: nothing is dropped or refused without showing up here."""
+"""What the gateway carried, and what it did not pass on: nothing is dropped or refused without showing up here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 _logger = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ class Loss(StrEnum):
 
     CONNECTION_REFUSED = "connection_refused"
     """An agent was not let in: identity, version, too many connections, no registration."""
+    CONNECTION_DROPPED = "connection_dropped"
+    """A connection that had not registered in time, or while too many had not."""
     BAD_FRAME_FROM_AGENT = "bad_frame_from_agent"
     BAD_FRAME_FROM_BACKEND = "bad_frame_from_backend"
     BACKEND_AWAY = "backend_away"
@@ -30,12 +33,43 @@ class Loss(StrEnum):
     """A frame that did not fit in the queue of an agent, whose session was ended for it."""
     REFUSAL_UNDELIVERED = "refusal_undelivered"
     """An answer to the backend that it did not take; the lease of its command runs out instead."""
+    DISCOVERY_TOO_MUCH = "discovery_too_much"
+    """Discovery results that had to go for newer ones: the backend was away for too long."""
+    DISCOVERY_UNREADABLE = "discovery_unreadable"
+    """A batch that an earlier process had written and that could not be read back."""
+    DISCOVERY_REFUSED = "discovery_refused"
+    """A batch that the backend answered with an error."""
+    DISCOVERY_UNSAVED = "discovery_unsaved"
+    """Results that were in memory only, because they could not be written, when the gateway stopped."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What has gone one way on a link."""
+
+    frames: int = 0
+    total_bytes: int = 0
+
+    def count(self, frame: str | bytes) -> None:
+        self.frames += 1
+        self.total_bytes += len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+
+
+@dataclass(slots=True)
+class Traffic:
+    """All that was carried since the start of the process."""
+
+    from_agents: Flow = field(default_factory=Flow)
+    to_agents: Flow = field(default_factory=Flow)
+    from_backend: Flow = field(default_factory=Flow)
+    to_backend: Flow = field(default_factory=Flow)
 
 
 class Counters:
     """Totals since the start of the process."""
 
     def __init__(self) -> None:
+        self.traffic = Traffic()
         self._totals: Counter[Loss] = Counter()
         self._logged: Counter[Loss] = Counter()
 
@@ -45,6 +79,10 @@ class Counters:
 
     def total(self, loss: Loss) -> int:
         return self._totals[loss]
+
+    def totals(self) -> dict[str, int]:
+        """By reason; without those that never happened."""
+        return {str(loss): amount for loss, amount in sorted(self._totals.items())}
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Log what is new, once a minute and at the end, until cancelled."""

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from opsmap_daemon import lifecycle, tls
 from opsmap_daemon.configuration import split_address
 from opsmap_daemon.connection import Dialler, Keepalive, with_default_path
+from opsmap_daemon.door import MAX_UNFINISHED
 from opsmap_gateway import __version__
 from opsmap_gateway.agent_server import AgentServer, ServerSettings
 from opsmap_gateway.backend_link import DEFAULT_PATH, BackendLink
+from opsmap_gateway.buffer import Buffer
 from opsmap_gateway.certificates import client_context, own_identity, server_context, verify_backend
 from opsmap_gateway.configuration import Configuration
 from opsmap_gateway.counters import Counters
+from opsmap_gateway.delivery import Delivery
+from opsmap_gateway.discovery import Discovery
+from opsmap_gateway.drain import Drain
 from opsmap_gateway.heartbeats import Heartbeats
+from opsmap_gateway.metrics import GatewayCollector, Instruments, MetricsServer
 from opsmap_gateway.outbox import Quota
 from opsmap_gateway.registry import Registry
 from opsmap_gateway.router import Router
 from opsmap_protocol.messages import GatewayRegister
 
 _REGISTRATION_TIMEOUT_S = 10.0
-_OTHER_FILES = 128
-"""Everything that is no connection of a registered agent: some who knock, the backend, logs, the event loop."""
+_OTHER_FILES = 128 + MAX_UNFINISHED
+"""Everything that is no connection of an agent: those that are just being closed, the backend, logs, the event loop."""
 
 
 class Gateway:
@@ -40,24 +47,43 @@ class Gateway:
         self, configuration: Configuration, *, registration_timeout_s: float = _REGISTRATION_TIMEOUT_S
     ) -> None:
         identity = own_identity(configuration)
+        name = identity.name
         self._max_connections = configuration.agent_server.max_connections
         waiting = Quota(configuration.routing.command_queue_size)
         self.counters = Counters()
         self.registry = _registry(configuration)
-        self.link = BackendLink(dialler=_dialler(configuration), hello=_hello(configuration), counters=self.counters)
+        self.link = BackendLink(
+            dialler=_dialler(configuration),
+            hello=_hello(configuration),
+            counters=self.counters,
+            has_fallback=bool(configuration.backend_connection.fallback_urls),
+        )
         self.heartbeats = Heartbeats(
-            gateway_id=identity.name,
+            gateway_id=name,
             interval_s=configuration.aggregation.heartbeat_aggregation_secs,
             forward=self.link.put,
             counters=self.counters,
         )
+        self.buffer = _buffer(configuration, self.counters)
+        self.discovery = Discovery(
+            gateway_id=name,
+            batch_size=configuration.aggregation.discovery_batch_size,
+            batch_timeout_s=configuration.aggregation.discovery_batch_timeout_ms / 1000,
+            buffer=self.buffer,
+            link=self.link,
+            counters=self.counters,
+        )
+        self.delivery = Delivery(
+            gateway_id=name, registry=self.registry, link=self.link, counters=self.counters, waiting=waiting
+        )
         self.router = Router(
-            gateway_id=identity.name,
+            gateway_id=name,
             registry=self.registry,
             link=self.link,
+            delivery=self.delivery,
             heartbeats=self.heartbeats,
+            discovery=self.discovery,
             counters=self.counters,
-            waiting=waiting,
         )
         self.server = AgentServer(
             settings=_server_settings(configuration, identity.organization_id, registration_timeout_s),
@@ -66,21 +92,46 @@ class Gateway:
             counters=self.counters,
             waiting=waiting,
         )
+        self.metrics = _metrics(
+            configuration,
+            Instruments(
+                registry=self.registry,
+                server=self.server,
+                link=self.link,
+                delivery=self.delivery,
+                counters=self.counters,
+                waiting=waiting,
+                buffer=self.buffer,
+            ),
+        )
+        self._drain = Drain(
+            server=self.server,
+            registry=self.registry,
+            link=self.link,
+            delivery=self.delivery,
+            traffic=self.counters.traffic,
+            waiting=waiting,
+        )
 
     async def run(self) -> None:
         """Serve until cancelled.
 
         It stops in another order than it starts. First the backend link closes, so that the backend sees one
         gateway leave and not each of its agents; then the registry is written, with all agents still in it;
-        then the agents are sent away, and look for another gateway.
+        then the agents are sent away, and look for another gateway; then what they said last is saved.
 
         Raises:
-            OSError: the address to listen on cannot be had.
+            OSError: an address to listen on cannot be had.
         """
         tls.limit_read_buffer()
-        lifecycle.allow_open_files(self._max_connections + _OTHER_FILES)
+        lifecycle.allow_open_files(2 * self._max_connections + _OTHER_FILES)
         self.registry.load()
-        async with self.server:
+        self.buffer.load()
+        async with AsyncExitStack() as servers:
+            if self.metrics is not None:
+                await servers.enter_async_context(self.metrics)
+            servers.callback(self.discovery.save)
+            await servers.enter_async_context(self.server)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     for part in self._parts():
@@ -88,8 +139,12 @@ class Gateway:
             finally:
                 self.registry.save()
 
+    async def drain(self) -> None:
+        """Before `run` is cancelled: no new work, and what is on its way arrives, in a few seconds."""
+        await self._drain.run()
+
     def _parts(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._run_link, self.heartbeats.run, self.registry.run, self.counters.run]
+        return [self._run_link, self.heartbeats.run, self.discovery.run, self.registry.run, self.counters.run]
 
     async def _run_link(self) -> None:
         await self.link.run(self.router.backend_frame, self.router.announcements)
@@ -102,6 +157,21 @@ def _registry(configuration: Configuration) -> Registry:
         agent_timeout_s=settings.agent_timeout_secs,
         cleanup_interval_s=settings.cleanup_interval_secs,
     )
+
+
+def _buffer(configuration: Configuration, counters: Counters) -> Buffer:
+    settings = configuration.buffer
+    folder = settings.path if settings.enabled else None
+    return Buffer(folder=folder, max_bytes=settings.max_size_mb * 1024 * 1024, counters=counters)
+
+
+def _metrics(configuration: Configuration, instruments: Instruments) -> MetricsServer | None:
+    settings = configuration.metrics
+    if not settings.enabled:
+        return None
+    host, port = split_address(settings.bind_address)
+    collector = GatewayCollector(instruments, gateway_id=configuration.gateway.id, zone=configuration.gateway.zone)
+    return MetricsServer(host=host, port=port, path=settings.path, collector=collector, instruments=instruments)
 
 
 def _dialler(configuration: Configuration) -> Dialler:

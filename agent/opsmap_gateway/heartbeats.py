@@ -1,4 +1,4 @@
-"""Heartbeats of all agents in one message: the newest of each, once an interval."""
+"""Heartbeats of all agents in one message, the newest of each, once an interval, with what the gateway had to drop."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ class Heartbeats:
         self._now = now
         self._sleep = sleep
         self._latest: dict[str, Heartbeat] = {}
+        self._told: dict[str, int] = {}
+        """The losses that the backend knows of."""
 
     def add(self, heartbeat: Heartbeat) -> None:
         self._latest[heartbeat.agent_id] = heartbeat
 
     async def run(self) -> None:
-        """Forward once an interval until cancelled. An interval in which nobody spoke is passed over."""
+        """Forward once an interval until cancelled. One in which nobody spoke and nothing was lost is passed over."""
         while True:
             await self._sleep(self._interval_s)
             await self.flush()
@@ -56,6 +58,17 @@ class Heartbeats:
         self._latest.clear()
         for start in range(0, len(heartbeats), _MAX_AGENTS_PER_MESSAGE):
             part = heartbeats[start : start + _MAX_AGENTS_PER_MESSAGE]
-            message = AggregatedHeartbeat(gateway_id=self._gateway_id, agents=part, timestamp=self._now())
-            if not await self._forward(encode(message)):
+            if not await self._tell(part):
                 self._counters.count(Loss.HEARTBEAT_DROPPED, len(part))
+        if self._counters.totals() != self._told:
+            await self._tell([])
+
+    async def _tell(self, heartbeats: list[Heartbeat]) -> bool:
+        losses = self._counters.totals()
+        message = AggregatedHeartbeat(
+            gateway_id=self._gateway_id, agents=heartbeats, timestamp=self._now(), losses=losses
+        )
+        is_told = await self._forward(encode(message))
+        if is_told:
+            self._told = losses
+        return is_told

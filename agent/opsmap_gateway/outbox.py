@@ -7,17 +7,24 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from opsmap_gateway.counters import Flow
+
 
 @dataclass(slots=True)
 class Quota:
-    """How many frames may wait in several outboxes together."""
+    """How many frames may wait in several outboxes together, and how much they may hold.
+
+    `max_bytes` counts characters, as outboxes do: it bounds memory, not the network.
+    """
 
     limit: int
+    max_bytes: int = 256 * 1024 * 1024
     used: int = 0
+    used_bytes: int = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self.used >= self.limit
+    def is_full_for(self, outbox: Outbox) -> bool:
+        """Whether one more is too much. Beyond the number, a peer for which nothing waits yet may still have one."""
+        return self.used_bytes >= self.max_bytes or (self.used >= self.limit and len(outbox) > 0)
 
 
 class Outbox:
@@ -25,8 +32,9 @@ class Outbox:
 
     Args:
         max_frames, max_bytes: the bounds. One frame is always let in, whatever its size.
-        quota: counts the waiting frames of all outboxes that share it. The outbox keeps it, its users obey
-        it. first: what the peer must hear before anything else. It may exceed the bounds.
+        quota: counts the waiting frames of all outboxes that share it. The outbox keeps it, its users obey it.
+        first: what the peer must hear before anything else. It may exceed the bounds.
+        flow: counts what is sent.
     """
 
     def __init__(
@@ -36,10 +44,12 @@ class Outbox:
         max_bytes: int,
         quota: Quota | None = None,
         first: Iterable[str] = (),
+        flow: Flow | None = None,
     ) -> None:
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._quota = quota or Quota(max_frames)
+        self._flow = flow or Flow()
         self._frames: deque[str] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
@@ -74,8 +84,10 @@ class Outbox:
         while True:
             while self._frames:
                 try:
+                    frame = self._pop()
                     async with asyncio.timeout(timeout_s):
-                        await send(self._pop())
+                        await send(frame)
+                    self._flow.count(frame)
                 except TimeoutError:
                     raise TimeoutError("the peer takes no more frames") from None
             self._filled.clear()
@@ -96,11 +108,13 @@ class Outbox:
         self._frames.append(frame)
         self._bytes += len(frame)
         self._quota.used += 1
+        self._quota.used_bytes += len(frame)
         self._filled.set()
 
     def _pop(self) -> str:
         frame = self._frames.popleft()
         self._bytes -= len(frame)
         self._quota.used -= 1
+        self._quota.used_bytes -= len(frame)
         self._drained.set()
         return frame

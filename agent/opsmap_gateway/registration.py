@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
 from opsmap_daemon import tls
-from opsmap_protocol import PROTOCOL_VERSION
-from opsmap_protocol.codec import from_plain, parse
 from opsmap_protocol.enums import PeerRole
-from opsmap_protocol.errors import CloseCode, FrameTooLargeError, InvalidIdentityError, ProtocolError
+from opsmap_protocol.errors import CloseCode, FatalError, InvalidIdentityError
 from opsmap_protocol.identity import Identity, identity_of_peer
-from opsmap_protocol.messages import Register
-
-_MAX_REGISTER_BYTES = 256 * 1024
-"""Registrations are kept and repeated to the backend inside another message, which must stay below its limit."""
+from opsmap_protocol.session import Session
 
 
 class RefusedError(Exception):
     """An agent is not let in. It gets `code` and the reason in an `error`, then `close_code`."""
 
-    def __init__(self, close_code: CloseCode, code: str, reason: str) -> None:
+    def __init__(self, close_code: int, code: str, reason: str) -> None:
         super().__init__(reason)
         self.close_code = close_code
         self.code = code
@@ -46,8 +42,12 @@ def identify(socket: ServerConnection, organization_id: str) -> Identity:
     return identity
 
 
-async def read_registration(socket: ServerConnection, identity: Identity, timeout_s: float) -> Register:
+async def read_registration(
+    socket: ServerConnection, protocol: Session, identity: Identity, timeout_s: float
+) -> dict[str, Any]:
     """The `register` of an agent, which must be its first frame and tell the name in its certificate.
+
+    As it came, with its seal: whether that is genuine, the backend decides, for only it knows the agents' keys.
 
     Raises:
         RefusedError: it is late, or says something else, or another version or name.
@@ -60,24 +60,13 @@ async def read_registration(socket: ServerConnection, identity: Identity, timeou
         reason = f"no register within {timeout_s:g} s"
         raise RefusedError(CloseCode.UNAUTHENTICATED, "not_registered", reason) from None
     try:
-        if len(frame) > _MAX_REGISTER_BYTES:
-            raise FrameTooLargeError(f"{len(frame)} bytes, at most {_MAX_REGISTER_BYTES} are accepted")
-        data = parse(frame)
-        # Before the rest: another version may well have another shape, and deserves the true reason.
-        if data["type"] == Register.type and data.get("protocol_version") != PROTOCOL_VERSION:
-            raise RefusedError(
-                CloseCode.VERSION_UNSUPPORTED,
-                "version_unsupported",
-                f"this gateway speaks protocol version {PROTOCOL_VERSION}, "
-                f"the agent {str(data.get('protocol_version'))[:20]}",
-            )
-        register: Register = from_plain(data, Register)
-    except ProtocolError as error:
-        raise RefusedError(CloseCode.BAD_MESSAGE, error.code, f"expected register: {error}") from None
-    if register.agent_id != identity.name:
+        data = protocol.read(frame)
+    except FatalError as error:
+        raise RefusedError(error.close_code, error.code, str(error)) from None
+    if data["agent_id"] != identity.name:
         raise RefusedError(
             CloseCode.IDENTITY_MISMATCH,
             "identity_mismatch",
-            f"the certificate is that of agent {identity.name}, not of {register.agent_id[:130]!r}",
+            f"the certificate is that of agent {identity.name}, not of {data['agent_id'][:130]!r}",
         )
-    return register
+    return data

@@ -5,8 +5,8 @@ parser that the receiver uses, so that none can mean one thing here and another 
 
 What a backend may rely on: on one connection, `agent_online` precedes every other frame of that session. What it has to
 mind: events that were lost with an earlier connection leave a gap in `seq` that only a `resume` fills, so it must not
-acknowledge beyond a gap; and an `agent_online` that is repeated on a new connection tells what the agent held when its
-session began, not what it holds now.
+acknowledge beyond a gap; and an `agent_online` that is repeated on a new connection is of a session that began earlier,
+so it has to challenge the agent to learn what it holds now.
 """
 
 from __future__ import annotations
@@ -14,43 +14,31 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from opsmap_gateway.agent_session import NOT_READING, AgentSession
+from opsmap_daemon.sparing import SparingLog
+from opsmap_gateway.agent_session import AgentSession
 from opsmap_gateway.backend_link import BackendLink
 from opsmap_gateway.counters import Counters, Loss
+from opsmap_gateway.delivery import Delivery
+from opsmap_gateway.discovery import MAX_RESULT_BYTES, Discovery
 from opsmap_gateway.heartbeats import MAX_HEARTBEAT_BYTES, Heartbeats
-from opsmap_gateway.outbox import Quota
 from opsmap_gateway.registry import Registry
-from opsmap_protocol.codec import encode, from_plain, parse
-from opsmap_protocol.errors import (
-    CloseCode,
-    FrameTooLargeError,
-    MalformedMessageError,
-    ProtocolError,
-    UnknownMessageError,
-)
+from opsmap_protocol.codec import encode
+from opsmap_protocol.errors import CloseCode, FatalError, FrameTooLargeError, ProtocolError
 from opsmap_protocol.messages import (
     AgentOffline,
     AgentOnline,
-    CancelCommand,
-    CheckJobStatus,
-    Command,
-    CommandReceived,
-    CommandRefused,
-    ConfigUpdate,
+    BroadcastCommand,
+    DiscoveryAck,
+    DiscoveryResult,
     Error,
-    Events,
-    EventsAck,
+    GoAway,
     Heartbeat,
-    JobStatuses,
-    Resume,
 )
+from opsmap_protocol.session import Session
 
 _logger = logging.getLogger(__name__)
-
-_FROM_AGENT = frozenset({CommandReceived.type, Events.type, JobStatuses.type, Error.type, Heartbeat.type})
-_TO_AGENT = frozenset(
-    {Resume.type, Command.type, EventsAck.type, CheckJobStatus.type, CancelCommand.type, ConfigUpdate.type}
-)
+_MAX_SHOWN = 500
+"""Characters of a peer's words in a line of the log."""
 
 
 class Router:
@@ -62,21 +50,26 @@ class Router:
         gateway_id: str,
         registry: Registry,
         link: BackendLink,
+        delivery: Delivery,
         heartbeats: Heartbeats,
+        discovery: Discovery,
         counters: Counters,
-        waiting: Quota,
     ) -> None:
         self._gateway_id = gateway_id
         self._registry = registry
         self._link = link
+        self._delivery = delivery
         self._heartbeats = heartbeats
+        self._discovery = discovery
         self._counters = counters
-        self._waiting = waiting
+        self._agents_log = SparingLog(_logger, logging.WARNING)
+        self._backend_log = SparingLog(_logger, logging.ERROR)
 
     # Coming and going
 
     def announcements(self) -> list[str]:
-        """What a backend must hear first: every agent that is here."""
+        """What a backend must hear first: every agent that is here. Then come the batches it has not acknowledged."""
+        self._discovery.link_is_up()
         return [self._online(session) for session in self._registry.sessions()]
 
     async def arrived(self, session: AgentSession) -> None:
@@ -88,8 +81,7 @@ class Router:
 
     async def left(self, session: AgentSession, reason: str) -> None:
         """A session has ended. Of one that was replaced, the backend need not hear."""
-        for frame in session.unsent:
-            self._return_unsent(frame)
+        self._delivery.return_unsent(session.unsent)
         if not self._registry.remove(session):
             return
         message = AgentOffline(
@@ -101,132 +93,95 @@ class Router:
         await self._link.put(encode(message))
 
     def _online(self, session: AgentSession) -> str:
-        message = AgentOnline(
-            gateway_id=self._gateway_id,
-            session_id=session.session_id,
-            agent=session.register,
-            certificate_sha256=session.certificate_sha256,
-        )
+        message = AgentOnline(gateway_id=self._gateway_id, session_id=session.session_id, agent=session.registration)
         return encode(message)
 
     # From an agent
 
     async def agent_frame(self, session: AgentSession, frame: str | bytes) -> None:
         """Pass a frame of an agent on, or answer what is wrong with it."""
+        self._counters.traffic.from_agents.count(frame)
         try:
-            await self._route_to_backend(session, _text_of(frame))
-        except _ImpostorError as error:
+            data = session.protocol.read(frame)
+            assert isinstance(frame, str), "the session reads text only"
+            await self._route_to_backend(session, data, frame)
+        except FatalError as error:
             self._counters.count(Loss.BAD_FRAME_FROM_AGENT)
-            _logger.error("agent %s: %s", session.agent_id, error)
-            session.end(CloseCode.IDENTITY_MISMATCH, str(error), _refusal(error))
+            self._agents_log.write("agent %s has to leave: %s", session.agent_id, error)
+            session.end(error.close_code, str(error), _refusal(error))
         except ProtocolError as error:
             self._counters.count(Loss.BAD_FRAME_FROM_AGENT)
-            _logger.warning("agent %s: %s", session.agent_id, error)
-            self._offer_to_agent(session, encode(_refusal(error)))
+            self._agents_log.write("agent %s: %s", session.agent_id, error)
+            self._delivery.offer(session, encode(_refusal(error)))
 
-    async def _route_to_backend(self, session: AgentSession, frame: str) -> None:
-        data = parse(frame)
+    async def _route_to_backend(self, session: AgentSession, data: dict[str, Any], frame: str) -> None:
         kind: str = data["type"]
         if kind == Error.type and data.get("agent_id") is None:
-            _logger.warning("agent %s reports: %s", session.agent_id, from_plain(data, Error).reason[:500])
+            reason = session.protocol.understand(data).reason
+            self._agents_log.write("agent %s reports: %s", session.agent_id, reason[:_MAX_SHOWN])
             return
-        if kind not in _FROM_AGENT:
-            raise UnknownMessageError(kind[:80])
         if data.get("agent_id") != session.agent_id:
-            raise _ImpostorError(f"a frame of type {kind} that is not its own")
-        if kind == Heartbeat.type:
-            if len(frame) > MAX_HEARTBEAT_BYTES:
-                raise FrameTooLargeError(f"a heartbeat of {len(frame)} bytes, at most {MAX_HEARTBEAT_BYTES}")
-            self._heartbeats.add(from_plain(data, Heartbeat))
-        elif not await self._link.put(frame):
-            self._counters.count(Loss.BACKEND_AWAY)
+            reason = f"a frame of type {kind} that is not its own"
+            raise FatalError(CloseCode.IDENTITY_MISMATCH, "identity_mismatch", reason)
+        match kind:
+            case Heartbeat.type:
+                self._gather_heartbeat(session, data, frame)
+            case DiscoveryResult.type:
+                await self._gather_discovery(session, data, frame)
+            case _:
+                if not await self._link.put(frame):
+                    self._counters.count(Loss.BACKEND_AWAY)
+
+    def _gather_heartbeat(self, session: AgentSession, data: dict[str, Any], frame: str) -> None:
+        if len(frame) > MAX_HEARTBEAT_BYTES:
+            error = FrameTooLargeError(f"a heartbeat of {len(frame)} bytes, at most {MAX_HEARTBEAT_BYTES}")
+            raise session.protocol.refused(error)
+        self._heartbeats.add(session.protocol.understand(data))
+
+    async def _gather_discovery(self, session: AgentSession, data: dict[str, Any], frame: str) -> None:
+        size = len(frame.encode())
+        if size > MAX_RESULT_BYTES:
+            error = FrameTooLargeError(f"a discovery_result of {size} bytes, at most {MAX_RESULT_BYTES}")
+            raise session.protocol.refused(error)
+        # A batch with one bad result in it would be refused as a whole, and the others are not its agent's.
+        session.protocol.understand(data)
+        await self._discovery.add(frame)
 
     # From the backend
 
-    def backend_frame(self, frame: str | bytes) -> None:
-        """Hand a frame of the backend to its agent, or answer why not. Never waits."""
+    def backend_frame(self, protocol: Session, frame: str | bytes) -> None:
+        """Hand a frame of the backend to its agents, or answer why not. Never waits.
+
+        Raises:
+            FatalError: the session with the backend cannot go on.
+        """
+        self._counters.traffic.from_backend.count(frame)
         try:
-            text = _text_of(frame)
-            data = parse(text)
-            kind: str = data["type"]
-            if kind == Error.type:
-                _logger.warning("the backend reports: %s", from_plain(data, Error))
-            elif kind in _TO_AGENT:
-                self._route_to_agent(kind, data, text)
-            else:
-                raise UnknownMessageError(kind[:80])
+            data = protocol.read(frame)
+            assert isinstance(frame, str), "the session reads text only"
+            self._route_from_backend(protocol, data, frame)
         except ProtocolError as error:
             self._counters.count(Loss.BAD_FRAME_FROM_BACKEND)
-            _logger.error("frame of the backend: %s", error)
-            self._offer_to_backend(encode(_refusal(error)))
+            self._backend_log.write("frame of the backend: %s", error)
+            if isinstance(error, FatalError):
+                raise
+            self._delivery.answer(encode(_refusal(error)))
 
-    def _route_to_agent(self, kind: str, data: dict[str, Any], frame: str) -> None:
-        agent_id = _string(data, "target_agent")
-        request_id = _string(data, "request_id") if kind == Command.type else None
-        session = self._registry.get(agent_id)
-        if session is None:
-            if request_id is None:
-                self._counters.count(Loss.AGENT_AWAY)
-                _logger.debug("%s for agent %s, which is not here", kind, agent_id[:130])
-            else:
-                self._refuse(request_id, agent_id, "agent_offline", "the agent is not connected here")
-        elif request_id is not None and self._waiting.is_full and len(session.outbox) > 0:
-            # An agent that keeps up is never refused for others that do not.
-            reason = f"{self._waiting.used} frames wait for agents already"
-            self._refuse(request_id, agent_id, "queue_full", reason)
-        elif not self._offer_to_agent(session, frame) and request_id is not None:
-            self._refuse(request_id, agent_id, "queue_full", "the agent does not take what waits for it")
-
-    def _return_unsent(self, frame: str) -> None:
-        data = parse(frame)
-        if data["type"] == Command.type:
-            reason = "the session ended before the command was sent"
-            self._refuse(data["request_id"], data["target_agent"], "agent_offline", reason)
-        else:
-            self._counters.count(Loss.AGENT_AWAY)
-
-    def _refuse(self, request_id: str, agent_id: str, code: str, reason: str) -> None:
-        self._counters.count(Loss.COMMAND_REFUSED)
-        message = CommandRefused(
-            gateway_id=self._gateway_id,
-            request_id=request_id,
-            target_agent=agent_id,
-            code=code,
-            reason=reason,
-        )
-        self._offer_to_backend(encode(message))
-
-    def _offer_to_agent(self, session: AgentSession, frame: str) -> bool:
-        if session.outbox.offer(frame):
-            return True
-        # Leaving out one frame would leave the agent with a state that the backend does not know of. A new
-        # session begins with a resume and puts everything right.
-        self._counters.count(Loss.AGENT_TOO_SLOW)
-        session.drop(NOT_READING)
-        return False
-
-    def _offer_to_backend(self, frame: str) -> None:
-        if not self._link.offer(frame):
-            self._counters.count(Loss.REFUSAL_UNDELIVERED)
-
-
-class _ImpostorError(ProtocolError):
-    """A frame in the name of another agent: the one thing that ends a session."""
-
-    code = "identity_mismatch"
-
-
-def _text_of(frame: str | bytes) -> str:
-    if isinstance(frame, bytes):
-        raise MalformedMessageError("frames are text, not binary")
-    return frame
-
-
-def _string(data: dict[str, Any], key: str) -> str:
-    value = data.get(key)
-    if not isinstance(value, str):
-        raise MalformedMessageError(f"{key}: expected a string")
-    return value
+    def _route_from_backend(self, protocol: Session, data: dict[str, Any], frame: str) -> None:
+        kind: str = data["type"]
+        match kind:
+            case Error.type:
+                error: Error = protocol.understand(data)
+                self._discovery.refused(error.about or "")
+                self._backend_log.write("the backend reports: %s (%s)", error.reason[:_MAX_SHOWN], error.code[:80])
+            case GoAway.type:
+                self._link.leave(protocol.understand(data).reason)
+            case DiscoveryAck.type:
+                self._discovery.acknowledged(protocol.understand(data).batch_id)
+            case BroadcastCommand.type:
+                self._delivery.broadcast(protocol.understand(data))
+            case _:
+                self._delivery.deliver(kind, data, frame)
 
 
 def _refusal(error: ProtocolError) -> Error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
@@ -17,7 +18,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union
 
-from opsmap_protocol import MAX_FRAME_BYTES
+from opsmap_protocol import MAX_FRAME_BYTES, MAX_NESTING
 from opsmap_protocol.errors import FrameTooLargeError, MalformedMessageError, UnknownMessageError
 
 T = TypeVar("T")
@@ -28,65 +29,156 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 40
 """Nested `all`/`any` checks deeper than this are an attack, not a configuration."""
 
+_MAX_INTEGER_DIGITS = 40
+"""Room for any counter of any kernel; reading thousands of digits costs time that grows with their square."""
+
+_SHOWN_KEY = 200
+_INT64 = range(-(2**63), 2**63)
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Times of a frame are between these, so that nobody's arithmetic or database overflows with them."""
+
+_write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_write_sorted = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, sort_keys=True).encode
+
 
 def encode(message: Any) -> str:
-    """The frame of a message. Keys with null stay out: absent and null mean the same.
+    """The frame of a message. Keys with null stay out: absent and null mean the same."""
+    return _write(to_plain(message))
 
-    Halves of surrogate pairs become U+FFFD: Python reads odd file names with them, and no socket takes them.
+
+def canonical(data: dict[str, Any]) -> str:
+    """The one way to write an object: sorted keys, no spaces, no escapes beyond what JSON demands.
+
+    What is signed is this form of what was *understood*, so a signature holds however the frame was written, and
+    whatever its reader makes of it is what was signed. `data` comes from `parse` or `to_plain`.
     """
-    frame = json.dumps(to_plain(message), separators=(",", ":"), ensure_ascii=False)
-    return frame if frame.isascii() else _SURROGATE.sub("\ufffd", frame)
+    return _write_sorted(data)
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, enums and datetimes as what JSON knows. Datetimes must be aware; they travel as UTC."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain: dict[str, Any] = {}
-        type_name = getattr(type(value), "type", None)
-        if isinstance(type_name, str):
-            plain["type"] = type_name
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            if item is not None:
-                plain[field.name] = to_plain(item)
-        return plain
+    """Dataclasses, enums and datetimes as what JSON knows. Datetimes must be aware; they travel as UTC.
+
+    What JSON does not know and a host may say all the same becomes what it does: half a surrogate pair, as Python
+    reads odd file names, U+FFFD, and a number that is none null.
+    """
+    # Most values are one of these: asking for the exact type is the quickest question.
+    kind = type(value)
+    if kind is int or kind is bool or (kind is str and value.isascii()):
+        return value
+    # Before str and float, which some enums are.
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
+    if isinstance(value, str):
+        return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {to_plain(str(key)): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _dataclass_to_plain(value)
     return value
 
 
-def parse(frame: str | bytes) -> dict[str, Any]:
-    """The JSON object of a frame, unchecked but for its size and that it has a `type`.
+def _dataclass_to_plain(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    kind: Any = type(value)
+    type_name = getattr(kind, "type", None)
+    if isinstance(type_name, str):
+        plain["type"] = type_name
+    for name in _names_of_fields(kind):
+        item = getattr(value, name)
+        if item is not None:
+            plain[name] = to_plain(item)
+    return plain
+
+
+@cache
+def _names_of_fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def parse(frame: str | bytes, max_nesting: int = MAX_NESTING) -> dict[str, Any]:
+    """The JSON object of a frame, unchecked but for what no later step could stand, and that it has a `type`.
+
+    Stricter than JSON where its readers disagree or choke: no name twice in an object, no NaN or Infinity, no number
+    that only they could hold, integers of at most 40 digits, no half surrogate pair, no endless nesting.
 
     Raises:
         FrameTooLargeError: more than `MAX_FRAME_BYTES`.
-        MalformedMessageError: not a JSON object with a string `type`, or not all of it text.
+        MalformedMessageError: not such a JSON object with a string `type`.
     """
     if len(frame) > MAX_FRAME_BYTES:
         raise FrameTooLargeError(f"frame of {len(frame)} bytes, at most {MAX_FRAME_BYTES} are accepted")
     try:
-        data = json.loads(frame)
+        text = frame if isinstance(frame, str) else frame.decode()
+        data = _decoder.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedMessageError(f"not JSON: {error}") from None
-    if _SURROGATE_ESCAPE.search(frame if isinstance(frame, str) else frame.decode("latin-1")):
-        _check_is_text(data)
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise MalformedMessageError("a frame is a JSON object with a string 'type'")
+    # There cannot be more levels than brackets, and most frames have few.
+    if text.count("{") + text.count("[") > max_nesting:
+        _check_nesting(data, max_nesting)
+    _check_is_text(text, data)
     return data
 
 
-def _check_is_text(data: Any) -> None:
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise MalformedMessageError("an object has a name twice")
+    return data
+
+
+def _read_integer(digits: str) -> int:
+    if len(digits) > _MAX_INTEGER_DIGITS:
+        raise MalformedMessageError(f"an integer of more than {_MAX_INTEGER_DIGITS} digits")
+    return int(digits)
+
+
+def _read_float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise MalformedMessageError(f"{digits[:40]} is beyond what a number can hold")
+    return number
+
+
+def _refuse_constant(name: str) -> typing.NoReturn:
+    raise MalformedMessageError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_read_object,
+    parse_int=_read_integer,
+    parse_float=_read_float,
+    parse_constant=_refuse_constant,
+)
+
+
+def _check_nesting(data: Any, max_nesting: int) -> None:
+    level = [data]
+    for _ in range(max_nesting):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return
+    raise MalformedMessageError(f"nested too deeply: at most {max_nesting} levels are accepted")
+
+
+def _check_is_text(text: str, data: dict[str, Any]) -> None:
     # Half a pair can be written in JSON, but neither sent on nor stored: it must not get past the door.
-    try:
-        json.dumps(data, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
-        raise MalformedMessageError("a text holds half of a surrogate pair") from None
+    if not _SURROGATE_ESCAPE.search(text) and (text.isascii() or not _SURROGATE.search(text)):
+        return
+    if _SURROGATE.search(_write(data)):
+        raise MalformedMessageError("a text holds half of a surrogate pair")
 
 
 def decode(frame: str | bytes, among: Any) -> Any:
@@ -101,10 +193,10 @@ def decode(frame: str | bytes, among: Any) -> Any:
 
 def from_plain(data: Any, among: Any) -> Any:
     """The message in an already parsed object; for callers that looked at the `type` first."""
-    members = _members_by_type(among)
-    member = members.get(data.get("type"))
+    kind = data.get("type")
+    member = _members_by_type(among).get(kind) if isinstance(kind, str) else None
     if member is None:
-        raise UnknownMessageError(str(data.get("type"))[:80])
+        raise UnknownMessageError(str(kind)[:80])
     return build(member, data)
 
 
@@ -152,10 +244,15 @@ def _convert_datetime(value: Any, path: str) -> datetime:
         _fail(path, "an ISO 8601 time", value)
     try:
         moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            _fail(path, "a time with an offset", value)
+        moment = moment.astimezone(UTC)
     except ValueError:
         _fail(path, "an ISO 8601 time", value)
-    if moment.tzinfo is None:
-        _fail(path, "a time with an offset", value)
+    except OverflowError:
+        _fail(path, "a time of our era", value)
+    if not _EARLIEST <= moment < _LATEST:
+        _fail(path, "a time of our era", value)
     return moment
 
 
@@ -164,6 +261,8 @@ def _scalar(kind: type, expected: str, also: tuple[type, ...] = ()) -> Converter
         # bool is a subclass of int: true must not pass for a port.
         if isinstance(value, bool) is not (kind is bool) or not isinstance(value, (kind, *also)):
             _fail(path, expected, value)
+        if type(value) is int and value not in _INT64:
+            _fail(path, f"{expected} of 64 bits", value)
         return kind(value)
 
     return convert
@@ -190,9 +289,10 @@ def _union_converter(hint: Any) -> Converter:
             return None
         if not isinstance(value, dict):
             _fail(path, "an object", value)
-        member = by_type.get(value.get("type"))
+        kind = value.get("type")
+        member = by_type.get(kind) if isinstance(kind, str) else None
         if member is None:
-            _fail(f"{path}.type".lstrip("."), f"one of {', '.join(sorted(by_type))}", value.get("type"))
+            _fail(f"{path}.type".lstrip("."), f"one of {', '.join(sorted(by_type))}", kind)
         return _converter(member)(value, path)
 
     return convert
@@ -213,7 +313,8 @@ def _dict_converter(item_hint: Any) -> Converter:
         if not isinstance(value, dict):
             _fail(path, "an object", value)
         inner = _converter(item_hint)
-        return {key: inner(item, f"{path}.{key}") for key, item in value.items()}
+        # Cut, because whatever is below repeats it: a long key over many items would be copied for each.
+        return {key: inner(item, f"{path}.{key[:_SHOWN_KEY]}") for key, item in value.items()}
 
     return convert
 

@@ -32,6 +32,14 @@ class JobStatus(StrEnum):
         return self is not JobStatus.RUNNING
 
 
+class OutputStream(StrEnum):
+    """Where output came from: the two pipes of a sync command, or the log of a job, which holds both."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    LOG = "log"
+
+
 class HealthStatus(StrEnum):
     """What a health check at the edge concludes.
 

@@ -1,7 +1,8 @@
 """Who a certificate belongs to: a SPIFFE-style URI in its subject alternative names.
 
 `spiffe://opsmap/org/<organization uuid>/<role>/<id>` for gateways and agents, `spiffe://opsmap/backend` for the
-backend, which belongs to no organization. The common name is never looked at.
+backend, which belongs to no organization, `spiffe://opsmap/backend/signer` for the key with which it seals what it says
+to agents. The common name is never looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.errors import InvalidIdentityError
 
 BACKEND_URI = "spiffe://opsmap/backend"
+BACKEND_SIGNER_URI = "spiffe://opsmap/backend/signer"
 _PEER_URI = re.compile(
     r"spiffe://opsmap/org/(?P<organization>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
     r"/(?P<role>gateway|agent)/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,126})",

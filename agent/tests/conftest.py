@@ -37,13 +37,18 @@ from opsmap_gateway.configuration import (
     ClientTls,
     Configuration,
     GatewaySection,
+    Metrics,
     Persistence,
     ServerTls,
 )
+from opsmap_gateway.configuration import Buffer as GatewayBuffer
 from opsmap_gateway.gateway import Gateway
 from opsmap_protocol import MAX_FRAME_BYTES, PROTOCOL_VERSION
 from opsmap_protocol.codec import encode
 from opsmap_protocol.messages import (
+    SEALED_BY_AGENT,
+    SEALED_BY_BACKEND,
+    Challenge,
     Command,
     EventsAck,
     GatewayRegistered,
@@ -51,8 +56,11 @@ from opsmap_protocol.messages import (
     Register,
     Registered,
     Resume,
+    Trust,
 )
 from opsmap_protocol.specs import CommandSpec, ExecutionMode, SyncMode
+from opsmap_trust.keys import VerifyingKey
+from opsmap_trust.seals import Sealer, check_seal
 from testing_pki import Leaf, Pki
 
 
@@ -176,10 +184,10 @@ class Zone:
             yield wire
 
     @asynccontextmanager
-    async def agent(self, name: str) -> AsyncIterator[Wire]:
-        """An agent that has registered and that the backend has heard of."""
+    async def agent(self, name: str, **fields: Any) -> AsyncIterator[Wire]:
+        """An agent that has registered, with `fields` said of itself, and that the backend has heard of."""
         async with self.dial(self.pki.agent(name)) as wire:
-            await wire.send(self.registration(name))
+            await wire.send(self.registration(name, **fields))
             registered = await wire.next("registered")
             online = await self.link.next("agent_online")
             assert online["session_id"] == registered["session_id"]
@@ -207,20 +215,34 @@ class Zone:
             while not condition():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.002)
 
-    @staticmethod
-    def registration(name: str, protocol_version: int = PROTOCOL_VERSION) -> Register:
-        return Register(
-            agent_id=name,
-            hostname=f"{name}.example",
-            os=OsInfo(os_type="linux", os_release="12", kernel="6.1", arch="x86_64"),
-            labels={"tier": "data"},
-            capabilities=["native"],
-            version="0.1.0",
-            incarnation="i-1",
-            boot_id="b-1",
-            last_seq=7,
-            protocol_version=protocol_version,
-        )
+    def registration(self, name: str, **fields: Any) -> str:
+        """The sealed `register` of an agent; `fields` replace what it says."""
+        return _registration(self.pki.agent(name), name, **fields)
+
+
+def _registration(leaf: Leaf, name: str, protocol_version: int = PROTOCOL_VERSION, **fields: Any) -> str:
+    said: dict[str, Any] = {
+        "agent_id": name,
+        "hostname": f"{name}.example",
+        "os": OsInfo(os_type="linux", os_release="12", kernel="6.1", arch="x86_64"),
+        "labels": {"tier": "data"},
+        "capabilities": ["native"],
+        "version": "0.1.0",
+        "certificate": leaf.encoded(),
+        "nonce": uuid.uuid4().hex,
+        "protocol_version": protocol_version,
+        "protocol_min": protocol_version,
+    }
+    return leaf.sealer("agent").seal(Register(**said | fields))
+
+
+Registration = Callable[[str], str]
+
+
+@pytest.fixture
+def registration(pki: Pki) -> Registration:
+    """`registration(name)`: the sealed first frame of an agent."""
+    return lambda name: _registration(pki.agent(name), name)
 
 
 OpenZone = Callable[..., AbstractAsyncContextManager[Zone]]
@@ -242,6 +264,8 @@ def gateway_configuration(pki: Pki, tmp_path: Path) -> Configuration:
             reconnect=Reconnect(initial_delay_ms=10, max_delay_ms=20),
         ),
         agent_registry=AgentRegistry(persistence=Persistence(file=tmp_path / "registry.json")),
+        buffer=GatewayBuffer(path=tmp_path / "buffer"),
+        metrics=Metrics(enabled=False),
     )
 
 
@@ -273,42 +297,72 @@ _AGENT_DEADLINE_S = 8.0
 
 
 class GatewaySide:
-    """The gateway and backend of one agent in the hands of a test: gives commands, collects what comes back."""
+    """The gateway and backend of one agent in the hands of a test: gives commands, collects what comes back.
 
-    def __init__(self, server: ScriptedServer) -> None:
+    What it says is sealed as the backend does it, and what the agent says has to be.
+    """
+
+    def __init__(self, server: ScriptedServer, pki: Pki) -> None:
         self.server = server
+        self.signer = pki.signer()
+        self.sealer: Sealer = self.signer.sealer("backend")
         self.registration: dict[str, Any] = {}
+        self.presence: dict[str, Any] = {}
+        self.token = ""
         self.events: list[dict[str, Any]] = []
         self.received: list[str] = []
         self.heartbeats: list[dict[str, Any]] = []
         self.replies: list[dict[str, Any]] = []
         self.wire: Wire
+        self._agent_key: VerifyingKey = pki.agent(AGENT_ID).verifying_key()
         self._news = asyncio.Condition()
         self._reading: asyncio.Task[None] | None = None
 
     async def welcome(self, acked_seq: int | None = 0, incarnation: str | None = None) -> dict[str, Any]:
-        """Accept the agent, register it, and with `acked_seq` let it send its events. Gives its `register`."""
+        """Accept the agent, begin the backend's session, and with `acked_seq` let it send its events.
+
+        Gives its `presence`; its `register` is in `registration`.
+        """
+        await self.register()
+        await self.challenge()
+        if acked_seq is not None:
+            await self.resume(acked_seq, incarnation)
+        return self.presence
+
+    async def register(self) -> dict[str, Any]:
+        """Accept the agent as its gateway does; its `register`."""
         self.wire = await self.server.accept()
         self.registration = await self.wire.next("register")
+        check_seal(self.registration, self._agent_key)
         await self.wire.send(Registered(session_id="s-1", server_time=datetime.now(UTC)))
         if self._reading is not None:
             self._reading.cancel()
         self._reading = asyncio.create_task(self._read(self.wire))
-        if acked_seq is not None:
-            await self.resume(acked_seq, incarnation)
         return self.registration
 
+    async def challenge(self) -> dict[str, Any]:
+        """Begin a session as the backend does; the agent's `presence`."""
+        self.token, self.presence = uuid.uuid4().hex, {}
+        await self.wire.send(Trust(AGENT_ID, [self.signer.encoded()]))
+        await self.tell(Challenge(AGENT_ID, self.registration["nonce"], self.token))
+        await self.until(lambda: bool(self.presence))
+        return self.presence
+
+    async def tell(self, message: Any) -> None:
+        """Send what the backend says, sealed as it has to be."""
+        await self.wire.send(self.sealer.seal(message) if message.type in SEALED_BY_BACKEND else message)
+
     async def resume(self, acked_seq: int, incarnation: str | None = None) -> None:
-        own = str(self.registration["incarnation"])
-        await self.wire.send(Resume(target_agent=AGENT_ID, incarnation=incarnation or own, acked_seq=acked_seq))
+        own = str(self.presence["incarnation"])
+        await self.tell(Resume(AGENT_ID, self.token, incarnation or own, acked_seq, datetime.now(UTC)))
 
     async def acknowledge(self, seq: int) -> None:
-        incarnation = str(self.registration["incarnation"])
-        await self.wire.send(EventsAck(target_agent=AGENT_ID, incarnation=incarnation, seq=seq))
+        await self.tell(EventsAck(AGENT_ID, str(self.presence["incarnation"]), seq))
 
     async def command(self, spec: CommandSpec, mode: ExecutionMode | None = None, **fields: Any) -> str:
         """Send a command; its request id. Sync with 5 s unless told otherwise."""
         fields.setdefault("request_id", str(uuid.uuid4()))
+        fields.setdefault("issued_at", datetime.now(UTC))
         fields.setdefault("not_after", datetime.now(UTC) + timedelta(seconds=60))
         message = Command(
             target_agent=AGENT_ID,
@@ -317,7 +371,7 @@ class GatewaySide:
             timeout_ms=5_000,
             **fields,
         )
-        await self.wire.send(message)
+        await self.tell(message)
         return message.request_id
 
     async def body(self, kind: str, about: str, timeout_s: float = _AGENT_DEADLINE_S) -> dict[str, Any]:
@@ -364,7 +418,12 @@ class GatewaySide:
                     self._news.notify_all()
 
     def _sort(self, data: dict[str, Any]) -> None:
+        if data["type"] in SEALED_BY_AGENT:
+            check_seal(data, self._agent_key)
+            assert data["token"] == self.token, data
         match data["type"]:
+            case "presence":
+                self.presence = data
             case "events":
                 self.events.extend(data["events"])
             case "command_received":
@@ -383,6 +442,7 @@ class Host:
     configuration: AgentConfiguration
     gateway: GatewaySide
     running: asyncio.Task[None]
+    pki: Pki
 
     async def stop(self) -> None:
         """Stop the agent as a signal does, and wait for it."""
@@ -392,7 +452,7 @@ class Host:
             self.running.result()
 
     async def start_again(self, acked_seq: int | None = 0) -> dict[str, Any]:
-        """A new life of the same agent; its `register`."""
+        """A new life of the same agent; its `presence`."""
         self.agent = Agent(self.configuration)
         self.running = asyncio.create_task(self.agent.run())
         return await self.gateway.welcome(acked_seq)
@@ -414,7 +474,7 @@ def agent_configuration(pki: Pki, tmp_path: Path) -> AgentConfiguration:
     (tmp_path / "scripts").mkdir()
     return AgentConfiguration(
         gateway=AgentGateway(url="wss://localhost:1", reconnect=Reconnect(initial_delay_ms=10, max_delay_ms=20)),
-        tls=AgentTls(cert_file=leaf.cert, key_file=leaf.key, ca_file=pki.gateway_ca.ca),
+        tls=AgentTls(leaf.cert, leaf.key, ca_file=pki.gateway_ca.ca, backend_ca_file=pki.backend_ca.ca),
         scripts=Scripts(allowed_paths=[tmp_path / "scripts"]),
         detached_execution=DetachedExecution(log_dir=tmp_path / "detached"),
         buffer=JournalPlace(path=tmp_path / "buffer"),
@@ -431,7 +491,7 @@ def open_host(pki: Pki, agent_configuration: AgentConfiguration) -> OpenHost:
             section = replace(agent_configuration.gateway, url=f"wss://localhost:{server.port}")
             configuration = replace(agent_configuration, gateway=section, **sections)
             agent = Agent(configuration)
-            host = Host(agent, configuration, GatewaySide(server), asyncio.create_task(agent.run()))
+            host = Host(agent, configuration, GatewaySide(server, pki), asyncio.create_task(agent.run()), pki)
             try:
                 await host.gateway.welcome()
                 yield host

@@ -68,7 +68,8 @@ def test_check_config_looks_at_certificates_too(tmp_path: Path, pki: Pki, capsys
     leaf = pki.agent("srv-1")
     text = f"""
 gateway: {{url: "wss://gateway:8443"}}
-tls: {{cert_file: "{leaf.cert}", key_file: "{leaf.key}", ca_file: "{pki.gateway_ca.ca}"}}
+tls: {{cert_file: "{leaf.cert}", key_file: "{leaf.key}", ca_file: "{pki.gateway_ca.ca}",
+  backend_ca_file: "{pki.backend_ca.ca}"}}
 """
     path = tmp_path / "agent.yaml"
     path.write_text(text)

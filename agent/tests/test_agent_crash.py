@@ -83,13 +83,14 @@ async def agent(
         file.write_text(
             f"""
 gateway: {{url: "wss://localhost:{server.port}", reconnect: {{initial_delay_ms: 10, max_delay_ms: 20}}}}
-tls: {{cert_file: "{leaf.cert}", key_file: "{leaf.key}", ca_file: "{pki.gateway_ca.ca}"}}
+tls: {{cert_file: "{leaf.cert}", key_file: "{leaf.key}", ca_file: "{pki.gateway_ca.ca}",
+  backend_ca_file: "{pki.backend_ca.ca}"}}
 detached_execution: {{log_dir: detached}}
 buffer: {{path: buffer}}
 logging: {{level: warn}}
 """
         )
-        agent = AgentProcess(file, gateway_side(server))
+        agent = AgentProcess(file, gateway_side(server, pki))
         await agent.start()
         yield agent
         assert await agent.stop(signal.SIGTERM) in (0, -signal.SIGKILL)
@@ -149,6 +150,7 @@ def command(spec: ExecuteCommand, mode: ExecutionMode, *, in_time_s: float = 60)
         command=spec,
         execution_mode=mode,
         timeout_ms=1000,
+        issued_at=datetime.now(UTC) - timedelta(seconds=5),
         not_after=datetime.now(UTC) + timedelta(seconds=in_time_s),
         subject="kafka",
     )

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from opsmap_agent.agent import Agent
 from opsmap_agent.configuration import Configuration
 from opsmap_daemon.backoff import Reconnect
-from opsmap_protocol.messages import Command, Resume
+from opsmap_protocol.messages import Challenge, Command, Resume, Trust
 from opsmap_protocol.specs import AsyncMode, CommandSpec, ExecuteCommand, ExecutionMode, NativeCommand, SyncMode
+from opsmap_trust.seals import check_seal
 
 if TYPE_CHECKING:
     from conftest import OpenZone, Zone
@@ -28,24 +29,34 @@ async def agent_in(zone: Zone, configuration: Configuration) -> AsyncIterator[di
     running = asyncio.create_task(Agent(replace(configuration, gateway=gateway)).run())
     try:
         online = await zone.link.next("agent_online")
-        incarnation = online["agent"]["incarnation"]
-        await zone.link.send(Resume(target_agent=AGENT_ID, incarnation=incarnation, acked_seq=0))
+        check_seal(online["agent"], zone.pki.agent(AGENT_ID).verifying_key())
+        await zone.link.send(Trust(AGENT_ID, [zone.pki.signer().encoded()]))
+        await zone.link.send(sealed(zone, Challenge(AGENT_ID, online["agent"]["nonce"], "token-1")))
+        presence = await zone.link.next("presence")
+        await zone.link.send(sealed(zone, Resume(AGENT_ID, "token-1", presence["incarnation"], 0, datetime.now(UTC))))
         yield online
     finally:
         running.cancel()
         await asyncio.wait([running])
 
 
-def command(spec: CommandSpec, mode: ExecutionMode) -> Command:
-    until = datetime.now(UTC) + timedelta(seconds=30)
-    return Command("r-1", AGENT_ID, spec, mode, timeout_ms=5_000, not_after=until)
+def sealed(zone: Zone, message: Any) -> str:
+    return zone.pki.signer().sealer("backend").seal(message)
+
+
+def command(zone: Zone, spec: CommandSpec, mode: ExecutionMode) -> str:
+    now = datetime.now(UTC)
+    until = now + timedelta(seconds=30)
+    return sealed(zone, Command("r-1", AGENT_ID, spec, mode, timeout_ms=5_000, issued_at=now, not_after=until))
 
 
 async def bodies(zone: Zone, last: str) -> list[dict[str, Any]]:
-    """The bodies of all events up to one of type `last`."""
+    """The bodies of all events up to one of type `last`; the agent's seal must have come through."""
     seen: list[dict[str, Any]] = []
     while not seen or seen[-1]["type"] != last:
         frame = await zone.link.next("events", "command_received", "aggregated_heartbeat")
+        if frame["type"] != "aggregated_heartbeat":
+            check_seal(frame, zone.pki.agent(AGENT_ID).verifying_key())
         seen.extend(event["body"] for event in frame.get("events", []))
     return seen
 
@@ -53,13 +64,13 @@ async def bodies(zone: Zone, last: str) -> list[dict[str, Any]]:
 async def test_native_command_there_and_back(open_zone: OpenZone, agent_configuration: Configuration) -> None:
     async with open_zone() as zone, agent_in(zone, agent_configuration) as online:
         assert online["agent"]["agent_id"] == AGENT_ID
-        await zone.link.send(command(NativeCommand("os_info"), SyncMode(5_000)))
+        await zone.link.send(command(zone, NativeCommand("os_info"), SyncMode(5_000)))
         (result,) = await bodies(zone, "command_result")
         assert result["result"]["hostname"] == online["agent"]["hostname"]
 
 
 async def test_job_there_and_back(open_zone: OpenZone, agent_configuration: Configuration) -> None:
     async with open_zone() as zone, agent_in(zone, agent_configuration):
-        await zone.link.send(command(ExecuteCommand("sh", ["-c", "echo '<b>\"é'"]), AsyncMode()))
+        await zone.link.send(command(zone, ExecuteCommand("sh", ["-c", "echo '<b>\"é'"]), AsyncMode()))
         started, status = await bodies(zone, "async_status")
         assert (started["type"], status["status"], status["log_tail"]) == ("async_started", "completed", '<b>"é\n')

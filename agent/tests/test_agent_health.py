@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ async def http_server(answers: dict[str, bytes]) -> AsyncIterator[int]:
 
 def update(*probes: Probe, threshold: int = 2, interval_ms: int = 50) -> ConfigUpdate:
     checks = [HealthCheck(f"c-{number}", probe, interval_ms, 1_000, threshold) for number, probe in enumerate(probes)]
-    return ConfigUpdate(target_agent=AGENT_ID, revision="1", health_checks=checks)
+    return ConfigUpdate(target_agent=AGENT_ID, issued_at=datetime.now(UTC), revision="1", health_checks=checks)
 
 
 async def test_http_component_through_its_life(open_host: OpenHost, tmp_path: Path) -> None:
@@ -191,14 +192,14 @@ async def test_http_component_through_its_life(open_host: OpenHost, tmp_path: Pa
             return [event["body"]["status"] for event in host.gateway.events]
 
         async with http_server(answers) as port:
-            await host.gateway.wire.send(update(HttpProbe(f"http://localhost:{port}/health", body_contains="UP")))
+            await host.gateway.tell(update(HttpProbe(f"http://localhost:{port}/health", body_contains="UP")))
             await host.gateway.until(lambda: seen() == ["healthy"])
             answers["now"] = b"503 Unavailable\r\n\r\n<b>no database</b>"
             await host.gateway.until(lambda: seen() == ["healthy", "degraded"])
             details = host.gateway.events[-1]["body"]["details"]
             assert (details["status"], details["body"]) == (503, "<b>no database</b>")
             answers["now"] = b"200 OK\r\n\r\nDOWN"
-            await host.gateway.wire.send(update(HttpProbe(f"http://localhost:{port}/health", body_contains="DOWN")))
+            await host.gateway.tell(update(HttpProbe(f"http://localhost:{port}/health", body_contains="DOWN")))
             await host.gateway.until(lambda: seen() == ["healthy", "degraded", "healthy"])
         await host.gateway.until(lambda: seen()[3:] == ["unhealthy"])
         assert host.gateway.events[-1]["body"]["details"]["error"] == "connection refused"
@@ -216,7 +217,7 @@ async def test_each_kind_of_probe(open_host: OpenHost, tmp_path: Path, free_port
         (HttpProbe("nonsense"), "unhealthy"),
     ]
     async with open_host() as host:
-        await host.gateway.wire.send(update(*(probe for probe, _ in expected)))
+        await host.gateway.tell(update(*(probe for probe, _ in expected)))
         for number, (probe, status) in enumerate(expected):
             body = await host.gateway.body("health_changed", f"c-{number}")
             assert body["status"] == status, probe
@@ -225,7 +226,7 @@ async def test_each_kind_of_probe(open_host: OpenHost, tmp_path: Path, free_port
 async def test_checks_run_after_a_restart_before_the_gateway_is_there(open_host: OpenHost, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     async with open_host() as host:
-        await host.gateway.wire.send(update(FileProbe(str(flag))))
+        await host.gateway.tell(update(FileProbe(str(flag))))
         assert (await host.gateway.body("health_changed", "c-0"))["status"] == "unhealthy"
         await host.stop()
         flag.touch()
@@ -239,7 +240,7 @@ async def test_checks_run_after_a_restart_before_the_gateway_is_there(open_host:
 
 async def test_resume_tells_every_conclusion_again(open_host: OpenHost, tmp_path: Path) -> None:
     async with open_host() as host:
-        await host.gateway.wire.send(update(FileProbe(str(tmp_path)), FileProbe("/none"), interval_ms=60_000))
+        await host.gateway.tell(update(FileProbe(str(tmp_path)), FileProbe("/none"), interval_ms=60_000))
         await host.gateway.until(lambda: len(host.gateway.events) == 2)
         await host.gateway.resume(2)
         await host.gateway.until(lambda: len(host.gateway.events) == 4)
@@ -249,13 +250,13 @@ async def test_resume_tells_every_conclusion_again(open_host: OpenHost, tmp_path
 async def test_removed_check_falls_silent(open_host: OpenHost, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     async with open_host() as host:
-        await host.gateway.wire.send(update(FileProbe(str(flag), should_exist=False), interval_ms=10))
+        await host.gateway.tell(update(FileProbe(str(flag), should_exist=False), interval_ms=10))
         await host.gateway.body("health_changed", "c-0")
-        await host.gateway.wire.send(update())
+        await host.gateway.tell(update())
         # Messages are obeyed in order: once this is answered the check is gone.
         await host.gateway.run(NativeCommand("uptime"))
         flag.touch()
-        await host.gateway.wire.send(update(FileProbe(str(tmp_path)), FileProbe(str(tmp_path))))
+        await host.gateway.tell(update(FileProbe(str(tmp_path)), FileProbe(str(tmp_path))))
         await host.gateway.body("health_changed", "c-1")
         statuses = [event["body"].get("status") for event in host.gateway.events]
     assert [status for status in statuses if status] == ["healthy", "healthy", "healthy"]

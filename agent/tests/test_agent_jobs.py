@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from opsmap_agent.configuration import DetachedExecution
+from opsmap_agent.configuration import DetachedExecution, Scripts
 from opsmap_agent.job import describe_exit
 from opsmap_protocol.checks import AllOf, CompletionCheck, FileExists, HealthCheck, PortOpen, TcpProbe
 from opsmap_protocol.enums import ServiceAction
@@ -129,7 +130,7 @@ async def test_cancel_ends_the_group(open_host: OpenHost, tmp_path: Path) -> Non
         request_id = await host.gateway.command(sh(f"sleep 60 & echo $! > {pids}; wait"), job())
         await host.gateway.body("async_started", request_id)
         await _exists(pids)
-        await host.gateway.wire.send(CancelCommand(AGENT_ID, request_id))
+        await host.gateway.tell(CancelCommand(AGENT_ID, request_id))
         status = await host.gateway.body("async_status", request_id)
         assert (status["status"], status["exit_code"]) == ("cancelled", 143)
         assert not _is_running(int(pids.read_text()))
@@ -144,7 +145,7 @@ async def test_cancel_kills_what_ignores_it(
         text = f"trap '' TERM; touch {flag}; while true; do sleep 0.05; done"
         request_id = await host.gateway.command(sh(text), job())
         await _exists(flag)
-        await host.gateway.wire.send(CancelCommand(AGENT_ID, request_id))
+        await host.gateway.tell(CancelCommand(AGENT_ID, request_id))
         status = await host.gateway.body("async_status", request_id)
         assert (status["status"], status["exit_code"]) == ("cancelled", 137)
 
@@ -153,7 +154,7 @@ async def test_cancel_may_leave_the_process_alone(open_host: OpenHost) -> None:
     async with open_host() as host:
         request_id = await host.gateway.command(sh("exec sleep 60"), job())
         pid = (await host.gateway.body("async_started", request_id))["pid"]
-        await host.gateway.wire.send(CancelCommand(AGENT_ID, request_id, kill=False))
+        await host.gateway.tell(CancelCommand(AGENT_ID, request_id, kill=False))
         status = await host.gateway.body("async_status", request_id)
         assert status["status"] == "cancelled"
         assert _is_running(pid)
@@ -163,7 +164,7 @@ async def test_cancel_may_leave_the_process_alone(open_host: OpenHost) -> None:
 
 async def test_cancel_of_something_unknown_is_answered(open_host: OpenHost) -> None:
     async with open_host() as host:
-        await host.gateway.wire.send(CancelCommand(AGENT_ID, "nobody"))
+        await host.gateway.tell(CancelCommand(AGENT_ID, "nobody"))
         await host.gateway.until(lambda: bool(host.gateway.replies))
         assert (host.gateway.replies[0]["code"], host.gateway.replies[0]["about"]) == ("unknown_request", "nobody")
 
@@ -174,7 +175,7 @@ async def test_statuses_when_asked(open_host: OpenHost) -> None:
         ended = await host.gateway.command(sh("exit 2"), job())
         pid = (await host.gateway.body("async_started", running))["pid"]
         await host.gateway.body("async_status", ended)
-        await host.gateway.wire.send(CheckJobStatus(AGENT_ID, [f"job_{running}", f"job_{ended}", "job_none"]))
+        await host.gateway.tell(CheckJobStatus(AGENT_ID, [f"job_{running}", f"job_{ended}", "job_none"]))
         await host.gateway.until(lambda: bool(host.gateway.replies))
         (answer,) = host.gateway.replies
         assert [status["status"] for status in answer["jobs"]] == ["running", "failed", "failed"]
@@ -183,11 +184,34 @@ async def test_statuses_when_asked(open_host: OpenHost) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+async def test_long_log_is_told_before_the_end(open_host: OpenHost) -> None:
+    async with open_host(scripts=Scripts(max_output_bytes=150_000)) as host:
+        text = "i=0; while [ $i -lt 20000 ]; do echo line$i; i=$((i+1)); done"
+        request_id = await host.gateway.command(sh(text), AsyncMode())
+        status = await host.gateway.body("async_status", request_id)
+        written = "".join(f"line{number}\n" for number in range(20_000))
+        pieces = [event["body"] for event in host.gateway.events[1:-1]]
+        assert {(piece["type"], piece["stream"]) for piece in pieces} == {("command_output", "log")}
+        assert "".join(piece["text"] for piece in pieces) == written[:150_000]
+        assert [piece["offset"] for piece in pieces] == [0, 65_536, 131_072]
+        assert [piece.get("total") for piece in pieces] == [None, None, len(written)]
+        assert written.endswith(status["log_tail"])
+        assert len(status["log_tail"]) == 4_096
+
+
+async def test_short_log_is_its_tail(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        request_id = await host.gateway.command(sh("echo short"), AsyncMode())
+        status = await host.gateway.body("async_status", request_id)
+        assert status["log_tail"] == "short\n"
+        assert [event["body"]["type"] for event in host.gateway.events] == ["async_started", "async_status"]
+
+
 async def test_end_of_a_process_pokes_the_health_check_of_its_subject(open_host: OpenHost, free_port: int) -> None:
     check = HealthCheck("kafka", TcpProbe(free_port), interval_ms=3_600_000, failure_threshold=2)
     listen = f"import socket,time; s=socket.create_server(('127.0.0.1',{free_port})); time.sleep(60)"
     async with open_host() as host:
-        await host.gateway.wire.send(ConfigUpdate(AGENT_ID, "1", [check]))
+        await host.gateway.tell(ConfigUpdate(AGENT_ID, datetime.now(UTC), "1", [check]))
         await host.gateway.body("health_changed", "kafka")
         mode = job(PortOpen(free_port, host="127.0.0.1"))
         request_id = await host.gateway.command(ExecuteCommand("python3", ["-c", listen]), mode, subject="kafka")

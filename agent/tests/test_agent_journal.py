@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,17 @@ import pytest
 
 from opsmap_agent.committer import CommitError
 from opsmap_agent.journal import Journal
-from opsmap_agent.journal_tables import Admission, JobRow
-from opsmap_protocol.enums import CommandOutcome, HealthStatus, JobStatus
-from opsmap_protocol.messages import AsyncStarted, AsyncStatus, Command, CommandResult, HealthChanged, JobExited
+from opsmap_agent.journal_rows import Admission, JobRow
+from opsmap_protocol.enums import CommandOutcome, HealthStatus, JobStatus, OutputStream
+from opsmap_protocol.messages import (
+    AsyncStarted,
+    AsyncStatus,
+    Command,
+    CommandOutput,
+    CommandResult,
+    HealthChanged,
+    JobExited,
+)
 from opsmap_protocol.specs import NativeCommand, SyncMode
 
 NOW = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
@@ -41,14 +50,17 @@ async def journal(tmp_path: Path, clock: Clock) -> AsyncIterator[Journal]:
     await opened.close()
 
 
-def command(request_id: str, *, subject: str | None = None, epoch: int = 0, in_time_s: int = 60) -> Command:
+def command(
+    request_id: str, *, subject: str | None = None, epoch: int = 0, in_time_s: float = 60, issued_at: datetime = NOW
+) -> Command:
     return Command(
         request_id=request_id,
         target_agent="srv-1",
         command=NativeCommand("uptime"),
         execution_mode=SyncMode(),
         timeout_ms=1000,
-        not_after=NOW + timedelta(seconds=in_time_s),
+        issued_at=issued_at,
+        not_after=issued_at + timedelta(seconds=in_time_s),
         subject=subject,
         epoch=epoch,
     )
@@ -67,6 +79,10 @@ def count_events(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM events").fetchone()[0])
 
 
+def count_commands(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM commands").fetchone()[0])
+
+
 async def seqs(journal: Journal, after: int = 0) -> list[int]:
     return [event.seq for event in await journal.events_after(after, 100)]
 
@@ -74,7 +90,7 @@ async def seqs(journal: Journal, after: int = 0) -> list[int]:
 async def test_command_is_taken_once(journal: Journal) -> None:
     assert await journal.admit(command("r-1"), "{}") is Admission.NEW
     assert await journal.admit(command("r-1"), "{}") is Admission.KNOWN
-    assert await journal.open_requests() == ["r-1"]
+    assert (await journal.holdings()).open_requests == ["r-1"]
 
 
 async def test_simultaneous_copies_are_taken_once(journal: Journal) -> None:
@@ -167,6 +183,14 @@ async def test_listener_hears_of_events_in_order(journal: Journal) -> None:
     assert heard[-1] == 50
 
 
+async def make_room(journal: Journal) -> None:
+    while True:
+        # It fails with whatever shares its commit and finds the disk still full.
+        with suppress(CommitError):
+            await journal._committer.submit(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone())
+            return
+
+
 async def test_full_disk_refuses_commands_and_keeps_trying_events(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +201,7 @@ async def test_full_disk_refuses_commands_and_keeps_trying_events(
     recording = asyncio.create_task(journal.record(CommandResult("r", True, CommandOutcome.SUCCEEDED, "x" * 100_000)))
     await asyncio.sleep(0.1)
     assert not recording.done()
-    await journal._committer.submit(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone())
+    await make_room(journal)
     async with asyncio.timeout(3):
         await recording
     assert journal.last_seq == 1
@@ -202,9 +226,103 @@ async def test_pruning_keeps_what_could_come_again(journal: Journal, clock: Cloc
     await journal.record(result("short"), result("long"))
     clock.now += timedelta(hours=24, seconds=1)
     await journal.prune(clock.now)
-    assert await journal.admit(command("short"), "{}") is Admission.NEW
+    assert await journal._committer.submit(count_commands) == 2
     assert await journal.admit(command("long"), "{}") is Admission.KNOWN
     assert await journal.admit(command("open"), "{}") is Admission.KNOWN
+
+
+async def test_old_command_is_over_whatever_the_clock_says(journal: Journal, clock: Clock) -> None:
+    """Nobody knows any more that it was run, and the clock says that it is still in time."""
+    minute = timedelta(minutes=1)
+    assert await journal.admit(command("old", in_time_s=60), "{}") is Admission.NEW
+    await journal.record(result("old"))
+    clock.now += timedelta(hours=25)
+    await journal.prune(clock.now)
+    assert await journal._committer.submit(count_commands) == 0
+    clock.now = NOW
+    assert await journal.admit(command("old", in_time_s=60), "{}") is Admission.REFUSED
+    (event,) = await journal.events_after(1, 10)
+    assert json.loads(event.json)["body"]["outcome"] == "expired"
+    assert await journal.admit(command("new", issued_at=NOW + minute), "{}") is Admission.NEW
+
+
+async def test_command_that_was_held_back_is_over(journal: Journal, clock: Clock) -> None:
+    """It was never seen; but the backend has issued another one after the time until which it was to begin."""
+    late = NOW + timedelta(minutes=5)
+    clock.now = late
+    assert await journal.admit(command("newest", issued_at=late), "{}") is Admission.NEW
+    clock.now = NOW
+    assert await journal.admit(command("held-back", in_time_s=60), "{}") is Admission.REFUSED
+    assert await journal.admit(command("long", in_time_s=600), "{}") is Admission.NEW
+
+
+async def test_command_from_the_future_makes_no_others_old(journal: Journal, clock: Clock) -> None:
+    future = CommandResult("future", False, CommandOutcome.REJECTED, error="from the future")
+    far = command("future", issued_at=NOW + timedelta(days=1))
+    assert await journal.admit(far, "{}", future) is Admission.REFUSED
+    assert await journal.admit(command("r-1"), "{}") is Admission.NEW
+
+
+async def test_horizon_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
+    first = await Journal.open(tmp_path, clock)
+    await first.admit(command("newest", issued_at=NOW + timedelta(seconds=59)), "{}")
+    await first.close()
+    second = await Journal.open(tmp_path, clock)
+    try:
+        assert await second.admit(command("old", in_time_s=58), "{}") is Admission.REFUSED
+    finally:
+        await second.close()
+
+
+async def test_probe_tells_open_ended_and_never_seen(journal: Journal) -> None:
+    for request_id in ("open", "ended"):
+        await journal.admit(command(request_id), "{}")
+    await journal.record(result("ended"))
+    await journal._forget(1)
+    probed = await journal.probe(["never", "open", "ended"])
+    assert (probed.open_requests, probed.never_seen) == (["open"], ["never"])
+    (event,) = await journal.events_after(1, 10)
+    assert json.loads(event.json)["body"]["request_id"] == "ended"
+    # Asked again, it is not told again while the backend has not said that it holds it.
+    await journal.probe(["ended"])
+    assert await seqs(journal, after=1) == [2]
+
+
+async def test_probe_counts_only_since_nothing_was_forgotten(journal: Journal, clock: Clock) -> None:
+    """With the clocks a minute apart, a command may have been issued that much later than it was received."""
+    minute = timedelta(minutes=1)
+    assert (await journal.probe([])).journal_since == NOW + minute
+    clock.now += timedelta(hours=1)
+    await journal.admit(command("r-1"), "{}")
+    await journal.record(result("r-1"))
+    clock.now += timedelta(hours=25)
+    await journal.prune(clock.now)
+    probed = await journal.probe(["r-1"])
+    assert probed.never_seen == ["r-1"]
+    assert probed.journal_since == NOW + timedelta(hours=1) + minute
+    await journal.renew()
+    assert (await journal.probe([])).journal_since == clock.now + minute
+
+
+async def test_answer_is_repeated_although_other_events_of_the_command_wait(journal: Journal) -> None:
+    await journal.admit(command("r-1"), "{}")
+    await journal.record(AsyncStatus("r-1", "j-1", JobStatus.COMPLETED, 5))
+    await journal._forget(1)
+    await journal.record(JobExited("r-1", "j-1", 0))
+    await journal.admit(command("r-1"), "{}")
+    kinds = [json.loads(event.json)["body"]["type"] for event in await journal.events_after(1, 10)]
+    assert kinds == ["job_exited", "async_status"]
+
+
+async def test_output_is_no_end(journal: Journal) -> None:
+    await journal.admit(command("r-1"), "{}")
+    await journal.record(CommandOutput("r-1", OutputStream.STDOUT, 0, "x"))
+    assert (await journal.holdings()).open_requests == ["r-1"]
+    await journal._forget(1)
+    await journal.admit(command("r-1"), "{}")
+    assert await seqs(journal, after=1) == [], "and no answer that could be repeated"
+    await journal.record(CommandOutput("r-1", OutputStream.STDOUT, 1, "y", total=2), result("r-1"))
+    assert (await journal.holdings()).open_requests == []
 
 
 async def test_log_of_a_subject_is_that_of_its_newest_start(journal: Journal) -> None:

@@ -147,6 +147,20 @@ def test_job_runs_once_whoever_asks_again(folder: JobFolder) -> None:
     assert output(folder) == "ran\n"
 
 
+def test_command_begins_although_its_agent_died(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The reader of its pipe is gone before the shim says that the command begins.
+    monkeypatch.setattr(launcher, "_wait_for_start", lambda reading: True)
+    shell = folder.path.parent / "slow-shim.sh"
+    shim = Path(launcher.SHIM).read_text(encoding="utf-8")
+    shell.write_text(shim.replace("set -C\n", "sleep 0.2\nset -C\n", 1), encoding="utf-8")
+    monkeypatch.setattr(launcher, "SHIM", str(shell))
+    with pytest.raises(LaunchUnknownError):
+        launch(sh("echo begun; kill -PIPE $$; echo ignored"), folder)
+    until(lambda: not folder.has_shim())
+    # And SIGPIPE is as a program expects it.
+    assert (output(folder), folder.exit_code()) == ("begun\n", 141)
+
+
 def test_shim_that_finds_a_claim_runs_nothing(folder: JobFolder) -> None:
     folder.create()
     (folder.path / "claim").write_text("somebody else was first\n")

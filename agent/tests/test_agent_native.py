@@ -15,7 +15,7 @@ import pytest
 from opsmap_agent.configuration import Configuration, NativeCommands
 from opsmap_agent.jobfolder import JobFolder
 from opsmap_agent.journal import Journal
-from opsmap_agent.journal_tables import JobRow
+from opsmap_agent.journal_rows import JobRow
 from opsmap_agent.native import NativeCommandError, NativeContext, native_names, run_native
 from opsmap_agent.policy import Policy
 from opsmap_agent.probes import Prober

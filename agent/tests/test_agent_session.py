@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsmap_agent.agent import Agent
+from opsmap_agent.committer import CommitError
 from opsmap_agent.configuration import Configuration, Gateway, Network, Watchdog
 from opsmap_agent.instance import StartError
 from opsmap_daemon.backoff import Reconnect
 from opsmap_daemon.connection import GaveUpError
 from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.identity import Identity
-from opsmap_protocol.messages import Error, Ping, Registered
+from opsmap_protocol.messages import Command, ConfigUpdate, Discover, Error, Ping, ProbeCommands, Registered
 from opsmap_protocol.specs import ExecuteCommand, NativeCommand, SyncMode
 from testing_pki import OTHER_ORGANIZATION
 
@@ -44,11 +45,14 @@ async def drop(host: Host) -> None:
 async def test_registration_says_who_and_what(open_host: OpenHost) -> None:
     async with open_host() as host:
         register = host.gateway.registration
-        assert (register["agent_id"], register["protocol_version"], register["last_seq"]) == (AGENT_ID, 1, 0)
+        assert (register["agent_id"], register["protocol_version"], register["protocol_min"]) == (AGENT_ID, 1, 1)
         assert register["os"]["os_type"] == "linux"
         assert {"sync", "async", "health", "native:uptime"} <= set(register["capabilities"])
-        assert register["incarnation"]
-        assert register["boot_id"]
+        presence = host.gateway.presence
+        assert presence["incarnation"]
+        assert presence["boot_id"]
+        assert (presence["first_seq"], presence["last_seq"], presence["open_requests"]) == (1, 0, [])
+        assert presence["credits"] == 256
 
 
 async def test_events_come_again_until_they_are_acknowledged(open_host: OpenHost) -> None:
@@ -99,7 +103,7 @@ async def test_other_incarnation_gets_everything(open_host: OpenHost) -> None:
 async def test_journal_from_an_old_copy_becomes_a_new_incarnation(open_host: OpenHost) -> None:
     async with open_host() as host:
         await host.gateway.run(NativeCommand("uptime"))
-        before = host.gateway.registration["incarnation"]
+        before = host.gateway.presence["incarnation"]
         await host.gateway.resume(1000)
         register = await host.gateway.welcome(acked_seq=1000, incarnation=before)
         assert register["incarnation"] != before
@@ -153,6 +157,102 @@ async def test_heartbeats_and_ping(open_host: OpenHost, agent_configuration: Con
         assert len(beat["load"]) == 3
         assert 0 < beat["memory_percent"] < 100
         assert beat["active_commands"] == 0
+
+
+async def test_probe_is_answered_and_runs_nothing(open_host: OpenHost, tmp_path: Path) -> None:
+    async with open_host() as host:
+        ended = await host.gateway.command(NativeCommand("uptime"))
+        await host.gateway.body("command_result", ended)
+        running = await host.gateway.command(sh("sleep 0.5"))
+        await host.gateway.until(lambda: host.gateway.received[-1:] == [running])
+        await host.gateway.acknowledge(1)
+        await asyncio.sleep(0.8)
+        host.gateway.forget()
+        await host.gateway.resume(2)
+        await host.gateway.tell(ProbeCommands(AGENT_ID, [ended, running, "never"]))
+        await host.gateway.until(lambda: bool(host.gateway.replies))
+        (answer,) = host.gateway.replies
+        assert (answer["type"], answer["open_requests"], answer["never_seen"]) == ("probe_result", [], ["never"])
+        since = datetime.fromisoformat(answer["journal_since"])
+        assert since - timedelta(seconds=70) < datetime.now(UTC) < since
+        assert (await host.gateway.body("command_result", ended))["success"]
+        assert host.gateway.received == []
+
+
+async def test_command_that_is_not_in_the_journal_yet_was_seen(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        for _ in range(20):
+            request_id = await host.gateway.command(NativeCommand("uptime"))
+            await host.gateway.tell(ProbeCommands(AGENT_ID, [request_id]))
+        await host.gateway.until(lambda: len(host.gateway.replies) == 20)
+        assert [reply["never_seen"] for reply in host.gateway.replies] == [[]] * 20
+
+
+async def test_discovery_is_refused_clearly(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        await host.gateway.tell(Discover(AGENT_ID, "d-1", []))
+        await host.gateway.until(lambda: bool(host.gateway.replies))
+        (error,) = host.gateway.replies
+        assert (error["code"], error["about"], error["agent_id"]) == ("not_available", "d-1", AGENT_ID)
+
+
+async def test_binary_frame_is_refused(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        now = datetime.now(UTC)
+        until = now + timedelta(minutes=1)
+        command = Command("r-1", AGENT_ID, NativeCommand("uptime"), SyncMode(5_000), 5_000, now, until)
+        frame = host.gateway.sealer.seal(command)
+        for binary in (frame.encode(), b"\xff\xfe", b""):
+            await host.gateway.wire.socket.send(binary)
+        await host.gateway.until(lambda: len(host.gateway.replies) == 3)
+        assert {reply["reason"] for reply in host.gateway.replies} == {"frames are text, not binary"}
+        assert host.gateway.received == host.gateway.events == []
+        await host.gateway.wire.send(frame)
+        assert (await host.gateway.body("command_result", "r-1"))["success"]
+
+
+async def test_backend_may_begin_anew_within_a_session(open_host: OpenHost) -> None:
+    """The gateway's link was cut and is back: the agent's socket never knew."""
+    async with open_host() as host:
+        await host.gateway.run(NativeCommand("uptime"))
+        first = host.gateway.token
+        host.gateway.forget()
+        presence = await host.gateway.challenge()
+        assert presence["token"] != first
+        assert (presence["first_seq"], presence["last_seq"]) == (1, 1)
+        slow = await host.gateway.command(NativeCommand("uptime"))
+        await host.gateway.until(lambda: host.gateway.received == [slow])
+        assert host.gateway.events == []
+        await host.gateway.resume(1)
+        await host.gateway.until(lambda: seqs(host) == [2])
+
+
+async def test_full_disk_does_not_end_the_session(open_host: OpenHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object) -> None:
+        raise CommitError("database or disk is full")
+
+    async with open_host() as host:
+        with monkeypatch.context() as patched:
+            for name in ("save_setting", "admit", "probe"):
+                patched.setattr(f"opsmap_agent.journal.Journal.{name}", full)
+            await host.gateway.challenge()
+            await host.gateway.resume(0)
+            await host.gateway.tell(ConfigUpdate(AGENT_ID, datetime.now(UTC), "r", []))
+            await host.gateway.tell(ProbeCommands(AGENT_ID, ["r-1"]))
+            await host.gateway.command(NativeCommand("uptime"), request_id="r-2")
+            await host.gateway.until(lambda: len(host.gateway.replies) == 3)
+            assert {reply["code"] for reply in host.gateway.replies} == {"journal_unavailable"}
+            assert host.gateway.received == host.gateway.events == []
+        assert (await host.gateway.run(NativeCommand("uptime"), request_id="r-2"))["success"]
+
+
+async def test_gateway_that_talks_nonsense_is_left(open_host: OpenHost) -> None:
+    async with open_host() as host:
+        for _ in range(100):
+            await host.gateway.wire.send("nonsense")
+        assert await host.gateway.wire.close_code() == 4400
+        await host.gateway.welcome()
+        assert (await host.gateway.run(NativeCommand("uptime")))["success"]
 
 
 @pytest.mark.parametrize("whose", ["gateway of another organization", "agent", "backend"])

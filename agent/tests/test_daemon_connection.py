@@ -18,15 +18,17 @@ from websockets.http11 import Response
 from opsmap_daemon import tls
 from opsmap_daemon.backoff import Reconnect
 from opsmap_daemon.connection import (
+    Addresses,
     Dialler,
     GaveUpError,
     Keepalive,
     PeerRefusedError,
+    PeerUnavailableError,
     Verdict,
     judge,
     with_default_path,
 )
-from opsmap_protocol.errors import CloseCode, InvalidIdentityError
+from opsmap_protocol.errors import CloseCode, FatalError, InvalidIdentityError
 
 if TYPE_CHECKING:
     from conftest import Listen, Pki
@@ -109,6 +111,52 @@ async def test_session_that_is_never_established_counts_as_failure(pki: Pki, lis
 
         await until_cancelled(dialler_to(pki, gateway.port, sleep=pauses.sleep), session)
     assert pauses.delays == [1.0, 2.0, 4.0]
+
+
+async def test_diallers_that_share_addresses_never_meet(pki: Pki, listen: Listen) -> None:
+    addresses = Addresses()
+    async with listen(pki.gateway("gw-1"), pki.agent_ca.ca) as gateway:
+
+        async def stay(socket: ClientConnection) -> None:
+            await socket.wait_closed()
+
+        first = asyncio.create_task(until_cancelled(dialler_to(pki, gateway.port, addresses=addresses), stay))
+        await gateway.accept()
+        url = f"wss://localhost:{gateway.port}/agent/"
+        assert not addresses.are_free([url])
+        assert addresses.are_free([url, "wss://elsewhere/"])
+        pauses = Pauses(3)
+        second = dialler_to(
+            pki, gateway.port, addresses=addresses, sleep=pauses.sleep, reconnect=Reconnect(max_attempts=1)
+        )
+        await until_cancelled(second, no_session)
+        # There was nobody to ask: that is no failed attempt, and no refusal.
+        assert pauses.delays == [1.0, 2.0, 4.0]
+        first.cancel()
+        await asyncio.wait([first])
+        assert addresses.are_free([url])
+
+
+async def test_peer_that_is_full_is_asked_again_soon(pki: Pki, listen: Listen) -> None:
+    pauses = Pauses(1)
+
+    async def session(socket: ClientConnection) -> None:
+        raise PeerUnavailableError("it is about to stop")
+
+    async with listen(pki.gateway("gw-1"), pki.agent_ca.ca) as gateway:
+        await until_cancelled(dialler_to(pki, gateway.port, sleep=pauses.sleep), session)
+    assert pauses.delays == [1.0]
+
+
+async def test_fatal_error_says_its_close_code(pki: Pki, listen: Listen) -> None:
+    async def session(socket: ClientConnection) -> None:
+        raise FatalError(CloseCode.BAD_MESSAGE, "malformed_message", "nonsense")
+
+    pauses = Pauses(1)
+    async with listen(pki.gateway("gw-1"), pki.agent_ca.ca) as gateway:
+        await until_cancelled(dialler_to(pki, gateway.port, sleep=pauses.sleep), session)
+        assert await (await gateway.accept()).close_code() == CloseCode.BAD_MESSAGE
+    assert pauses.delays == [30.0]
 
 
 async def test_refusal_waits_the_longest_delay(pki: Pki, listen: Listen, caplog: pytest.LogCaptureFixture) -> None:

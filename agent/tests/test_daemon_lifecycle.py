@@ -28,6 +28,50 @@ def test_signal_cancels_and_waits_for_the_clean_up(number: signal.Signals) -> No
     assert steps == ["cleaned up"]
 
 
+def test_winding_down_comes_before_the_end() -> None:
+    steps: list[str] = []
+
+    async def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(5)
+        finally:
+            steps.append("ended")
+
+    async def wind_down() -> None:
+        steps.append("winding down")
+        await asyncio.sleep(0.01)
+        steps.append("wound down")
+
+    lifecycle.run(main, wind_down)
+    assert steps == ["winding down", "wound down", "ended"]
+
+
+def test_fault_in_winding_down_ends_it_all_the_same_and_propagates() -> None:
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
+
+    async def wind_down() -> None:
+        raise OSError("no such luck")
+
+    with pytest.raises(OSError, match="no such luck"):
+        lifecycle.run(main, wind_down)
+
+
+def test_failure_while_winding_down_is_not_waited_for() -> None:
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.01)
+        raise RuntimeError("broken")
+
+    async def wind_down() -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        lifecycle.run(main, wind_down)
+
+
 def test_limit_of_open_files_is_raised_and_never_lowered(caplog: pytest.LogCaptureFixture) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -80,6 +80,26 @@ def test_text_of_a_peer_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "WARNING opsmap: it says hello\\x0aERROR   opsmap: all is lost\\x1b[31m\n"
 
 
+def test_traceback_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(logs.Logging(include_timestamps=False))
+    said = "it says\nERROR   opsmap: all is lost\r\x1b[31m\u202e\u2028ERROR   opsmap: twice"
+    try:
+        try:
+            raise ValueError(said)
+        except ValueError as error:
+            error.add_note("a note\nERROR   opsmap: thrice")
+            raise ExceptionGroup(said, [error]) from error
+    except ExceptionGroup:
+        logging.getLogger("opsmap").exception("a fault", stack_info=True)
+    first, *others, last = capsys.readouterr().err.split("\n")
+    assert (first, last) == ("ERROR   opsmap: a fault", "")
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+    assert "    Traceback (most recent call last):" in others
+    assert "    ValueError: it says" in others
+    assert "    ERROR   opsmap: all is lost\\x0d\\x1b[31m\\u202e\\u2028ERROR   opsmap: twice" in others
+    assert "    Stack (most recent call last):" in others
+
+
 def test_full_files_are_rotated_and_compressed(tmp_path: Path) -> None:
     file = tmp_path / "daemon.log"
     logs.configure(logs.Logging(file=file, max_size_mb=1, max_files=2, compress=True, include_timestamps=False))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsmap_gateway import cli
+from opsmap_protocol.messages import GatewayRegistered
 
 if TYPE_CHECKING:
-    from conftest import Listen, Pki
+    from conftest import Dial, Listen, Pki, Registration, ScriptedServer, Wire
 
 PROGRAM = "import sys; from opsmap_gateway.cli import main; sys.exit(main())"
 
@@ -32,6 +33,8 @@ backend_connection:
   tls: {{cert_file: {leaf.cert}, key_file: {leaf.key}, ca_file: {pki.backend_ca.ca}}}
 agent_registry:
   persistence: {{file: registry.json}}
+buffer: {{path: buffer}}
+metrics: {{bind_address: "127.0.0.1:0"}}
 """)
     return file
 
@@ -97,11 +100,58 @@ async def test_signal_stops_it_in_order(tmp_path: Path, pki: Pki, listen: Listen
     assert (tmp_path / "registry.json").exists()
 
 
+async def test_agents_hear_that_it_stops_and_it_waits_for_what_is_on_its_way(
+    tmp_path: Path, pki: Pki, listen: Listen, dial: Dial, free_port: int, registration: Registration
+) -> None:
+    async with listen(pki.backend(), pki.gateway_ca.ca) as backend:
+        process = await start(write_configuration(tmp_path, pki, port=free_port, backend=backend.port))
+        link = await welcomed(backend)
+        async with dial(f"wss://localhost:{free_port}/agent/", pki.agent("srv-1"), pki.gateway_ca.ca) as agent:
+            await agent.send(registration("srv-1"))
+            await agent.next("registered")
+            await link.next("agent_online")
+            process.send_signal(signal.SIGTERM)
+            await link.next("goaway")
+            await agent.next("goaway")
+            await agent.send('{"type":"events","agent_id":"srv-1","token":"t","incarnation":"i-1","events":[]}')
+            await link.next("events")
+            assert await link.close_code() == 1001
+            assert await agent.close_code() == 1001
+        await process.communicate()
+    assert process.returncode == 0
+
+
+async def test_second_signal_ends_it_at_once(
+    tmp_path: Path, pki: Pki, listen: Listen, dial: Dial, free_port: int, registration: Registration
+) -> None:
+    async with listen(pki.backend(), pki.gateway_ca.ca) as backend:
+        process = await start(write_configuration(tmp_path, pki, port=free_port, backend=backend.port))
+        link = await welcomed(backend)
+        async with dial(f"wss://localhost:{free_port}/agent/", pki.agent("srv-1"), pki.gateway_ca.ca) as agent:
+            await agent.send(registration("srv-1"))
+            await agent.next("registered")
+            process.send_signal(signal.SIGTERM)
+            await agent.next("goaway")
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(5):
+                await process.communicate()
+        assert process.returncode == -signal.SIGTERM
+        await link.close_code()
+
+
+async def welcomed(backend: ScriptedServer) -> Wire:
+    """The gateway's connection to a backend that takes it."""
+    link = await backend.accept()
+    await link.next("gateway_register")
+    await link.send(GatewayRegistered(session_id="link-1"))
+    return link
+
+
 async def test_address_in_use_is_one_line(tmp_path: Path, pki: Pki, listen: Listen) -> None:
     async with listen(pki.backend(), pki.gateway_ca.ca) as occupant:
         process = await start(write_configuration(tmp_path, pki, port=occupant.port))
         _, errors = await process.communicate()
     assert process.returncode == cli.EXIT_FAILURE
     assert "cannot start: " in errors.decode()
-    assert "address already in use" in errors.decode()
+    assert "Address already in use" in errors.decode()
     assert "Traceback" not in errors.decode()

@@ -10,6 +10,7 @@ from opsmap_daemon.configuration import ConfigurationError, load
 from opsmap_gateway.configuration import Configuration
 
 REFERENCE = Path(__file__).parent / "golden" / "gateway.yaml"
+LOOPBACK = "an address of this machine alone, like 127.0.0.1:9091"
 MINIMAL = """\
 gateway: {id: gw-1, zone: production}
 agent_server:
@@ -52,6 +53,7 @@ def test_defaults_are_those_of_the_reference(tmp_path: Path) -> None:
     assert minimal.routing == reference.routing
     assert minimal.aggregation == reference.aggregation
     assert minimal.buffer == reference.buffer
+    assert minimal.metrics == reference.metrics
     assert minimal.agent_server.max_connections == reference.agent_server.max_connections
     assert minimal.backend_connection.reconnect == reference.backend_connection.reconnect
 
@@ -76,6 +78,7 @@ backend_connection:
   reconnect: {initial_delay_ms: 2000, max_delay_ms: 1000}
 routing:
   max_retries: three
+metrics: {bind_address: "0.0.0.0:9091", path: /healthz}
 """
     assert faults_of(tmp_path, text) == [
         "gateway.yaml:1: gateway.id: is required",
@@ -92,4 +95,6 @@ routing:
         "gateway.yaml:10: backend_connection.tls.ca_file: is required",
         "gateway.yaml:11: backend_connection.reconnect: max_delay_ms is smaller than initial_delay_ms",
         "gateway.yaml:13: routing.max_retries: expected an integer, found 'three'",
+        f"gateway.yaml:14: metrics.bind_address: expected {LOOPBACK}, found '0.0.0.0:9091'",
+        "gateway.yaml:14: metrics.path: expected a path like /metrics, and not /healthz, found '/healthz'",
     ]

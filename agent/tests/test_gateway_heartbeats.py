@@ -70,10 +70,21 @@ async def test_heartbeats_are_dropped_and_counted_while_the_backend_is_away() ->
     heartbeats.add(heartbeat("srv-1"))
     heartbeats.add(heartbeat("srv-2"))
     await heartbeats.flush()
+    assert counters.total(Loss.HEARTBEAT_DROPPED) == 2
     backend.is_there = True
     await heartbeats.flush()
-    assert counters.total(Loss.HEARTBEAT_DROPPED) == 2
-    assert backend.messages == []
+    await heartbeats.flush()
+    (message,) = backend.messages
+    assert (message["agents"], message["losses"]) == ([], {"heartbeat_dropped": 2})
+
+
+async def test_losses_go_with_the_heartbeats() -> None:
+    backend, counters = Backend(), Counters()
+    heartbeats = heartbeats_to(backend, counters)
+    counters.count(Loss.AGENT_AWAY, 3)
+    heartbeats.add(heartbeat("srv-1"))
+    await heartbeats.flush()
+    assert [message["losses"] for message in backend.messages] == [{"agent_away": 3}]
 
 
 async def test_very_many_agents_are_told_in_several_messages() -> None:

@@ -86,10 +86,22 @@ async def test_peer_that_takes_too_long_is_told_apart() -> None:
 
 async def test_quota_is_shared() -> None:
     quota = Quota(limit=2)
-    one, two = (Outbox(max_frames=10, max_bytes=100, quota=quota) for _ in range(2))
+    one, two, three = (Outbox(max_frames=10, max_bytes=100, quota=quota) for _ in range(3))
     one.offer("a")
-    assert not quota.is_full
+    assert not quota.is_full_for(one)
     two.offer("b")
-    assert quota.is_full
+    assert quota.is_full_for(one)
+    assert not quota.is_full_for(three), "nothing waits for it yet"
     await sent_by(one, 1)
-    assert quota.used == 1
+    assert (quota.used, quota.used_bytes) == (1, 1)
+    assert not quota.is_full_for(two)
+
+
+async def test_quota_of_bytes_holds_for_everybody() -> None:
+    """A broadcast fills thousands of outboxes before the first of them is emptied."""
+    quota = Quota(limit=1_000, max_bytes=10)
+    one, two = (Outbox(max_frames=10, max_bytes=100, quota=quota) for _ in range(2))
+    one.offer("0123456789")
+    assert quota.is_full_for(two)
+    one.close()
+    assert not quota.is_full_for(two)

@@ -15,6 +15,7 @@ from opsmap_gateway.agent_session import AgentSession
 from opsmap_gateway.outbox import Outbox
 from opsmap_gateway.registry import Registry
 from opsmap_protocol.messages import OsInfo, Register
+from opsmap_protocol.session import GATEWAY_OF_AGENT, Session
 
 START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 
@@ -54,14 +55,15 @@ def session(name: str) -> AgentSession:
         labels={},
         capabilities=[],
         version="0.1.0",
-        incarnation="i-1",
-        boot_id="b-1",
+        certificate="",
+        nonce="",
     )
     return AgentSession(
         socket=cast(Any, None),
         session_id=f"session of {name}",
+        protocol=Session(GATEWAY_OF_AGENT),
         register=register,
-        certificate_sha256="00",
+        registration={},
         outbox=Outbox(max_frames=1, max_bytes=1),
         send_timeout_s=1,
     )

@@ -23,6 +23,7 @@ def command(request_id: str, agent_id: str) -> Command:
         command=NativeCommand("uptime"),
         execution_mode=SyncMode(),
         timeout_ms=5_000,
+        issued_at=datetime(2026, 1, 1, tzinfo=UTC),
         not_after=datetime(2030, 1, 1, tzinfo=UTC),
     )
 
@@ -43,6 +44,8 @@ async def is_well(zone: Zone, wire: Wire, agent_id: str) -> bool:
         '{"agent_id":"srv-1","events":[],"type":"events","incarnation":"i-1","unknown":{"field":[1.0,null]}}',
         '{"type":"events","agent_id":"srv-1","incarnation":"é ☃","events":[]}\n',
         '{"type":"job_statuses","agent_id":"srv-1","jobs":[]}',
+        '{"type":"presence","agent_id":"srv-1","token":"t","signature":"any seal","signed_by":"k"}',
+        '{"type":"probe_result","agent_id":"srv-1","open_requests":[],"never_seen":["r-1"]}',
         '{"type":"error","agent_id":"srv-1","code":"unknown_message","reason":"what?"}',
     ],
 )
@@ -61,6 +64,10 @@ async def test_frames_of_an_agent_arrive_byte_for_byte(open_zone: OpenZone, fram
         '{"type":"check_job_status","target_agent":"srv-1","job_ids":["j-1"]}',
         '{"type":"cancel_command","target_agent":"srv-1","request_id":"r-1"}',
         '{"type":"config_update","target_agent":"srv-1","revision":"é","health_checks":[]}',
+        '{"type":"trust","target_agent":"srv-1","certificates":["AA=="]}',
+        '{"type":"challenge","target_agent":"srv-1","token":"t","signature":"any seal","signed_by":"k"}',
+        '{"type":"probe_commands","target_agent":"srv-1","request_ids":["r-1"]}',
+        '{"type":"discover","target_agent":"srv-1","discovery_id":"d-1","discover_types":[]}',
     ],
 )
 async def test_frames_for_an_agent_arrive_byte_for_byte(open_zone: OpenZone, frame: str) -> None:
@@ -111,7 +118,6 @@ async def test_other_frames_for_an_absent_agent_are_counted(open_zone: OpenZone)
         '{"type":"events","agent_id":"srv-2","incarnation":"i-1","events":[]}',
         '{"type":"events","incarnation":"i-1","events":[]}',
         '{"type":"heartbeat","agent_id":"srv-2","uptime_secs":1,"load":[],"memory_percent":1,"active_commands":0}',
-        '{"type":"events","agent_id":"srv-1","incarnation":"i-1","events":[],"agent_id":"srv-2"}',
         '{"type":"error","agent_id":"srv-2","code":"c","reason":"r"}',
         '{"type":"events","agent_id":["srv-1"],"incarnation":"i-1","events":[]}',
     ],
@@ -137,6 +143,7 @@ async def test_frame_in_anothers_name_ends_the_session(open_zone: OpenZone, fram
         ('{"type":"heartbeat","agent_id":"srv-1","uptime_secs":"long"}', "malformed_message"),
         ('{"type":"heartbeat","agent_id":"srv-1","load":[' + "0," * 1_000 + "0]}", "frame_too_large"),
         ('{"type":"teleport","agent_id":"srv-1"}', "unknown_message"),
+        ('{"type":"events","agent_id":"srv-1","events":[],"agent_id":"srv-2"}', "malformed_message"),
         ('{"type":"\\ud800","agent_id":"srv-1"}', "malformed_message"),
         ('{"type":"events","agent_id":"srv-1","events":["\\uDFFF"]}', "malformed_message"),
         ('{"type":"agent_offline","gateway_id":"gw-1","agent_id":"srv-2"}', "unknown_message"),

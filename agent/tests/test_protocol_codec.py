@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import types
 import typing
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsmap_protocol import MAX_FRAME_BYTES
-from opsmap_protocol.codec import build, decode, encode, parse, to_plain
+from opsmap_protocol import MAX_FRAME_BYTES, MAX_NESTING
+from opsmap_protocol.codec import build, canonical, decode, encode, from_plain, parse, to_plain
 from opsmap_protocol.errors import (
     FrameTooLargeError,
     MalformedMessageError,
@@ -29,28 +31,40 @@ from opsmap_protocol.messages import (
     TO_GATEWAY,
     Command,
     CommandReceived,
+    DiscoveryResult,
     Heartbeat,
     Ping,
     Resume,
 )
 
 MESSAGES = typing.get_args(FROM_AGENT | TO_AGENT | FROM_GATEWAY | TO_GATEWAY)
-RESUME = {"type": "resume", "target_agent": "srv-1", "incarnation": "i-1", "acked_seq": 3}
+RESUME = {
+    "type": "resume",
+    "target_agent": "srv-1",
+    "token": "t-1",
+    "incarnation": "i-1",
+    "acked_seq": 3,
+    "in_use_since": "2026-03-01T03:00:00Z",
+}
 MAX_DRAWN_DEPTH = 4
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.booleans() | st.integers(-(2**63), 2**63) | NUMBERS | TEXT,
+    st.booleans() | st.integers(-(10**38), 10**38) | NUMBERS | TEXT,
     lambda inner: st.lists(inner | st.none(), max_size=3) | st.dictionaries(TEXT, inner | st.none(), max_size=3),
     max_leaves=5,
 )
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXT,
-    int: st.integers(-(2**63), 2**63),
+    int: st.integers(-(2**63), 2**63 - 1),
     float: NUMBERS,
     bool: st.booleans(),
-    datetime: st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])),
+    datetime: st.datetimes(
+        datetime(1970, 1, 2),  # noqa: DTZ001 - Hypothesis adds the zone
+        datetime(9998, 12, 31),  # noqa: DTZ001
+        timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]),
+    ),
     type(None): st.none(),
     Any: JSON,
 }
@@ -134,7 +148,7 @@ def test_long_unknown_type_is_cut() -> None:
 
 def test_unknown_fields_are_ignored_at_every_depth() -> None:
     message = decode(json.dumps(RESUME | {"since": "version 2"}), TO_AGENT)
-    assert message == Resume("srv-1", "i-1", 3)
+    assert message == Resume("srv-1", "t-1", "i-1", 3, datetime(2026, 3, 1, 3, tzinfo=UTC))
     nested = {"type": "register", "os": {"os_type": "linux", "flavour": "mint"}}
     with pytest.raises(MalformedMessageError, match=r"^agent_id: expected a value, found null$"):
         decode(json.dumps(nested), FROM_AGENT)
@@ -165,6 +179,7 @@ def command(**fields: Any) -> str:
         "command": {"type": "native", "name": "uptime"},
         "execution_mode": {"type": "sync"},
         "timeout_ms": 1_000,
+        "issued_at": "2029-12-31T23:59:00Z",
         "not_after": "2030-01-01T00:00:00Z",
     }
     return json.dumps(base | fields)
@@ -224,11 +239,23 @@ def test_whole_numbers_are_numbers() -> None:
 
 
 def test_frame_of_the_greatest_size_is_accepted_and_no_greater_one() -> None:
-    empty = encode(CommandReceived("srv-1", ""))
-    largest = encode(CommandReceived("srv-1", "x" * (MAX_FRAME_BYTES - len(empty))))
+    empty = encode(CommandReceived("srv-1", "t-1", ""))
+    largest = encode(CommandReceived("srv-1", "t-1", "x" * (MAX_FRAME_BYTES - len(empty))))
     assert decode(largest, FROM_AGENT).agent_id == "srv-1"
     with pytest.raises(FrameTooLargeError):
         parse(largest + " ")
+
+
+def test_names_that_are_no_text_keep_their_seal() -> None:
+    names = [each.decode("utf-8", "surrogateescape") for each in (b"\xe9", b"\xff", "\ue000".encode())]
+    plain = to_plain({"type": "x", "files": dict.fromkeys(names, names[0])})
+    assert plain["files"] == {"\ufffd": "\ufffd", "\ue000": "\ufffd"}
+    assert canonical(parse(encode(plain))) == canonical(plain)
+
+
+def test_numbers_that_are_none_are_told_as_null() -> None:
+    plain = to_plain({"type": "x", "load": [math.nan, math.inf, -math.inf, 0.5]})
+    assert plain == {"type": "x", "load": [None, None, None, 0.5]}
 
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\uDC00", "\\udcff\\ud83d", "\\ud83dx"])
@@ -247,7 +274,7 @@ def test_whole_pairs_and_other_escapes_are_text(text: str) -> None:
 
 def test_odd_file_names_can_be_told() -> None:
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
-    frame = encode(CommandReceived("srv-1", name))
+    frame = encode(CommandReceived("srv-1", "t-1", name))
     assert decode(frame.encode(), CommandReceived).request_id == "caf\ufffd"
 
 
@@ -255,6 +282,118 @@ def test_odd_file_names_can_be_told() -> None:
 def test_json_that_is_too_deep_is_malformed(frame: str) -> None:
     with pytest.raises(MalformedMessageError):
         parse(frame)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("NaN", "NaN is not JSON"),
+        ("[Infinity]", "Infinity is not JSON"),
+        ("-Infinity", "-Infinity is not JSON"),
+        ("1e400", "beyond what a number can hold"),
+        ("-1e999999", "beyond what a number can hold"),
+        ("9" * 41, "an integer of more than 40 digits"),
+        ("-" + "9" * 100_000, "an integer of more than 40 digits"),
+        ('{"b":1,"b":1}', "an object has a name twice"),
+        ('{"b":1,"\\u0062":2}', "an object has a name twice"),
+    ],
+)
+def test_what_json_readers_disagree_about_is_malformed(value: str, reason: str) -> None:
+    with pytest.raises(MalformedMessageError, match=re.escape(reason)):
+        parse(f'{{"type":"x","a":{value}}}')
+
+
+def test_type_twice_is_malformed() -> None:
+    with pytest.raises(MalformedMessageError, match="twice"):
+        parse('{"type":"command","type":"ping"}')
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig", "latin-1"])
+def test_bytes_are_utf8_and_nothing_else(encoding: str) -> None:
+    with pytest.raises(MalformedMessageError):
+        parse('{"type":"é"}'.encode(encoding))
+
+
+def test_counters_of_unsigned_64_bits_come_through_where_anything_may() -> None:
+    counter = 2**64 - 1
+    assert parse(encode({"type": "x", "a": counter})) == {"type": "x", "a": counter}
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**39])
+@pytest.mark.parametrize("field", ["uptime_secs", "memory_percent"])
+def test_integers_of_fields_have_64_bits(field: str, value: int) -> None:
+    plain = {"agent_id": "a", "uptime_secs": 1, "load": [], "memory_percent": 9, "active_commands": 0}
+    with pytest.raises(MalformedMessageError, match=f"^{field}: expected .* of 64 bits"):
+        build(Heartbeat, plain | {field: value})
+
+
+def test_number_that_no_float_holds_is_malformed() -> None:
+    with pytest.raises(MalformedMessageError, match=r"^load\[0\]: "):
+        build(Heartbeat, {"agent_id": "a", "uptime_secs": 1, "load": [10**400]})
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z"]
+)
+def test_times_nobody_can_reckon_with_are_malformed(moment: str) -> None:
+    with pytest.raises(MalformedMessageError, match=r"^timestamp: expected a time of our era"):
+        build(Ping, {"timestamp": moment})
+
+
+@pytest.mark.parametrize("kind", [["native"], {"native": 1}, 7, True, None])
+def test_type_that_is_no_text_is_malformed_in_the_depth(kind: Any) -> None:
+    with pytest.raises(MalformedMessageError, match=r"^command\.type: "):
+        decode(command(command={"type": kind, "name": "uptime"}), TO_AGENT)
+    with pytest.raises(UnknownMessageError):
+        from_plain({"type": kind}, FROM_AGENT)
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_json_nests_as_deeply_as_is_said_and_no_deeper(brackets: str) -> None:
+    def frame(levels: int) -> str:
+        opened = "[" if brackets == "[]" else '{"a":'
+        return '{"type":"x","a":' + opened * (levels - 2) + brackets + brackets[1] * (levels - 2) + "}"
+
+    data = parse(frame(MAX_NESTING))
+    assert canonical(to_plain(data)) == canonical(data)
+    with pytest.raises(MalformedMessageError, match=f"at most {MAX_NESTING} levels"):
+        parse(frame(MAX_NESTING + 1))
+    assert parse(frame(50), max_nesting=50)
+    with pytest.raises(MalformedMessageError, match="at most 49 levels"):
+        parse(frame(50), max_nesting=49)
+
+
+def test_wide_is_not_deep() -> None:
+    assert len(parse(json.dumps({"type": "x", "a": [[]] * 5_000}))["a"]) == 5_000
+
+
+def test_long_names_are_not_copied_for_each_thing_below_them() -> None:
+    # Paths name the field of a fault; built from a long name, once for each item, they took 500 GB of copying.
+    findings = {"x" * 1_900_000: [{}] * 280_000}
+    frame = {"agent_id": "a", "discovery_id": "d", "discovered_at": "2026-03-01T03:00:00Z", "findings": findings}
+    assert len(build(DiscoveryResult, frame).findings["x" * 1_900_000]) == 280_000
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(data=st.dictionaries(TEXT, JSON | st.none(), max_size=5))
+def test_canonical_form_is_that_of_what_was_understood(data: dict[str, Any]) -> None:
+    data["type"] = "x"
+    for frame in (encode(data), json.dumps(data), json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False)):
+        understood = parse(frame)
+        assert canonical(understood) == canonical(data)
+        assert parse(canonical(understood)) == understood
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, 1.0), (1, True), (0, False), (0.0, -0.0), ("é", "e\u0301"), ("", None), ({}, []), (1, "1"), ([], [[]])],
+)
+def test_things_that_differ_have_different_canonical_forms(one: Any, other: Any) -> None:
+    assert canonical({"a": one}) != canonical({"a": other})
+
+
+def test_absent_and_null_differ_in_what_is_sealed() -> None:
+    assert canonical({}) != canonical({"subject": None})
 
 
 def nested_checks(depth: int) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from opsmap_protocol.enums import PeerRole
-from opsmap_protocol.identity import BACKEND_URI, Identity
+from opsmap_protocol.identity import BACKEND_SIGNER_URI, BACKEND_URI, Identity
+from opsmap_trust.certificates import encode_certificate
+from opsmap_trust.keys import SealingKey, VerifyingKey
+from opsmap_trust.seals import Sealer
 
 ORGANIZATION = "11111111-1111-4111-8111-111111111111"
 OTHER_ORGANIZATION = "22222222-2222-4222-8222-222222222222"
@@ -26,6 +29,24 @@ class Leaf:
 
     cert: Path
     key: Path
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.cert.read_bytes())
+
+    def encoded(self) -> str:
+        """The certificate as it travels in messages."""
+        return encode_certificate(self.certificate)
+
+    def verifying_key(self) -> VerifyingKey:
+        """For what an agent with this certificate seals."""
+        return VerifyingKey(SealingKey.read(self.key, "agent").public_bytes, "agent")
+
+    def sealer(self, purpose: str, organization: str = ORGANIZATION) -> Sealer:
+        """Seals with this leaf's key; `purpose` is "backend", then for the agents of `organization`, or "agent"."""
+        key = SealingKey.read(self.key, purpose)
+        key_id = self.certificate.fingerprint(hashes.SHA256()).hex()
+        return Sealer(key, key_id, organization if purpose == "backend" else "")
 
 
 @dataclass
@@ -64,26 +85,30 @@ class Pki:
     def backend(self) -> Leaf:
         return self.leaf(self.backend_ca, BACKEND_URI)
 
+    def signer(self) -> Leaf:
+        """The key that the backend seals with."""
+        return self.leaf(self.backend_ca, BACKEND_SIGNER_URI, seals=True)
+
     def gateway(self, name: str, organization: str = ORGANIZATION) -> Leaf:
         return self.leaf(self.gateway_ca, Identity(organization, PeerRole.GATEWAY, name).uri)
 
     def agent(self, name: str, organization: str = ORGANIZATION) -> Leaf:
-        return self.leaf(self.agent_ca, Identity(organization, PeerRole.AGENT, name).uri)
+        return self.leaf(self.agent_ca, Identity(organization, PeerRole.AGENT, name).uri, seals=True)
 
     def expired(self, name: str) -> Leaf:
         """The certificate of an agent that was renewed too late."""
         uri = Identity(ORGANIZATION, PeerRole.AGENT, name).uri
-        return self._write_leaf(self.agent_ca, uri, datetime.now(UTC) - timedelta(minutes=1))
+        return self._write_leaf(self.agent_ca, uri, datetime.now(UTC) - timedelta(minutes=1), seals=True)
 
-    def leaf(self, branch: Branch, uri: str) -> Leaf:
-        """A certificate for localhost with that identity, valid for both ends of a link."""
+    def leaf(self, branch: Branch, uri: str, *, seals: bool = False) -> Leaf:
+        """A certificate for localhost with that identity, valid for both ends of a link; with `seals` also for that."""
         if (branch.name, uri) not in self._leaves:
             until = datetime.now(UTC) + timedelta(days=1)
-            self._leaves[branch.name, uri] = self._write_leaf(branch, uri, until)
+            self._leaves[branch.name, uri] = self._write_leaf(branch, uri, until, seals=seals)
         return self._leaves[branch.name, uri]
 
-    def _write_leaf(self, branch: Branch, uri: str, until: datetime) -> Leaf:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def _write_leaf(self, branch: Branch, uri: str, until: datetime, *, seals: bool) -> Leaf:
+        key = ed25519.Ed25519PrivateKey.generate() if seals else ec.generate_private_key(ec.SECP256R1())
         names = [
             x509.UniformResourceIdentifier(uri),
             x509.DNSName("localhost"),
@@ -96,6 +121,7 @@ class Pki:
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
             .sign(branch.key, hashes.SHA256())
         )
         stem = f"leaf-{certificate.serial_number:x}"
@@ -125,7 +151,22 @@ class Pki:
         return Branch(name, certificate, key, ca)
 
 
-def _builder(name: str, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
+def _builder(
+    name: str, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

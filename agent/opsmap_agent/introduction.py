@@ -6,27 +6,36 @@ import time
 from collections.abc import Callable
 
 from opsmap_agent import __version__, host
+from opsmap_agent.dispatcher import MAX_BEING_ADMITTED
 from opsmap_agent.journal import Journal
 from opsmap_agent.native import native_names
 from opsmap_agent.processes import boot_id
-from opsmap_protocol.messages import Heartbeat, Register
+from opsmap_protocol.messages import Heartbeat, Presence, Register
 
 _CAPABILITIES = ("async", "health", "script", "service_control", "sync")
 
 
-class Presence:
-    """`active_count` gives how many commands and jobs are on their way."""
+class Introduction:
+    """`certificate` is the agent's own, as it travels; `active_count` gives how many commands are on their way."""
 
     def __init__(
-        self, agent_id: str, labels: dict[str, str], journal: Journal, active_count: Callable[[], int]
+        self,
+        *,
+        agent_id: str,
+        certificate: str,
+        labels: dict[str, str],
+        journal: Journal,
+        active_count: Callable[[], int],
     ) -> None:
         self._agent_id = agent_id
+        self._certificate = certificate
         self._labels = labels
         self._journal = journal
         self._active_count = active_count
         self._begun = time.monotonic()
 
-    async def register(self) -> Register:
+    def register(self, *, nonce: str, is_preferred: bool) -> Register:
+        """`nonce` is of this one session."""
         return Register(
             agent_id=self._agent_id,
             hostname=host.hostname(),
@@ -34,11 +43,23 @@ class Presence:
             labels=self._labels,
             capabilities=[*_CAPABILITIES, *(f"native:{name}" for name in native_names())],
             version=__version__,
-            incarnation=self._journal.incarnation,
+            certificate=self._certificate,
+            nonce=nonce,
+            is_preferred=is_preferred,
+        )
+
+    async def presence(self, token: str) -> Presence:
+        """What the journal holds at this moment."""
+        held = await self._journal.holdings()
+        return Presence(
+            agent_id=self._agent_id,
+            token=token,
+            incarnation=held.incarnation,
             boot_id=boot_id(),
-            first_seq=await self._journal.first_seq(),
-            last_seq=self._journal.last_seq,
-            open_requests=await self._journal.open_requests(),
+            first_seq=held.first_seq,
+            last_seq=held.last_seq,
+            open_requests=held.open_requests,
+            credits=MAX_BEING_ADMITTED,
         )
 
     def heartbeat(self) -> Heartbeat:
