@@ -11,6 +11,7 @@ from pathlib import Path
 
 from apps.maps.enums import ComponentState
 from apps.operations.state_machine import FAILED_OR_STOPPED, TRANSITIONS
+from opsmap.protocol_page import protocol_page
 from opsmap.settings.environment import VARIABLES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -93,8 +94,14 @@ def _diagram() -> list[str]:
     return [f"    {source} --> {end}: {', '.join(triggers)}" for (source, end), triggers in arrows.items()]
 
 
+def wire_page() -> str:
+    """The wire protocol, from its types and golden examples."""
+    return "\n\n".join([NOTE.format(source="agent/opsmap_protocol, opsmap/protocol_page.py"), protocol_page()])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
+    "protocol.md": wire_page,
     "states.md": states_page,
 }
 

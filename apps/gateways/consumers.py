@@ -1,4 +1,4 @@
-"""The backend's end of a gateway's socket: dispatcher of commands, ingester of reports.
+"""The backend's end of a gateway's socket.
 
 Three tasks share a connection: the consumer itself reads frames into a bounded inbox, `_ingest` stores them in batches,
 `_dispatch` sends what is due, woken by hints and by itself every second.
@@ -8,66 +8,99 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from weakref import WeakSet
 
-from channels.db import database_sync_to_async
+from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import DataError
+from django.conf import settings
 
 from apps.gateways.access import get_gateway_by_certificate
-from apps.gateways.actions import commands, reports, sessions
-from apps.gateways.dispatch import (
-    error_frame,
-    gateway_group,
-    health_checks_frame,
-    read_frame,
-    registered_frame,
-)
-from apps.gateways.exceptions import LinkRefusedError
-from apps.gateways.models import Agent, Gateway
+from apps.gateways.actions import sessions
+from apps.gateways.dispatch import error_frame, gateway_group
+from apps.gateways.exceptions import LinkRefusedError, PkiError
+from apps.gateways.link.database import LinkDatabase
+from apps.gateways.link.inbound import Inbound
+from apps.gateways.link.inbox import Inbox
+from apps.gateways.link.outbound import Outbound
+from apps.gateways.link.peer import Peer
+from apps.gateways.models import Gateway
 from apps.gateways.pki import gateway_of_peer
-from opsmap_protocol import PROTOCOL_VERSION, messages
-from opsmap_protocol.errors import CloseCode, ProtocolError
+from apps.gateways.sealing import current_signer
+from opsmap_daemon.sparing import SparingLog
+from opsmap_protocol import codec, messages
+from opsmap_protocol.errors import CloseCode, FatalError, ProtocolError
+from opsmap_protocol.session import BACKEND_OF_GATEWAY, Phase, Session
 
 logger = logging.getLogger(__name__)
 
-INBOX_FRAMES = 1000
-BATCH_FRAMES = 100
 TICK_S = 1.0
-RECEIPT_PAUSE_S = 0.004
 REST_INTERVAL_S = 0.2
 REGISTER_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 10.0
+"""A gateway that does not read for so long is given up: what it was sent comes again by another way."""
 
-T = TypeVar("T")
+GOODBYE_TIMEOUT_S = 1.0
+INTERNAL_ERROR = 1011
 
 
-async def _in_database(function: Callable[..., T], /, **arguments: Any) -> T:
-    """Run in a pool thread: one slow gateway must not hold up the others, as one shared thread would."""
-    result: T = await database_sync_to_async(function, thread_sensitive=False)(**arguments)
-    return result
+_registered: WeakSet[LinkConsumer] = WeakSet()
+"""The gateways that are connected to this process."""
+
+
+async def say_goodbye(reason: str) -> None:
+    """Tell the gateways of this event loop that this end stops soon. One that does not read is not waited for."""
+    here = [consumer for consumer in _registered if consumer.loop is asyncio.get_running_loop()]
+    await asyncio.gather(*(consumer.leave(reason) for consumer in here), return_exceptions=True)
 
 
 class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     """One gateway's connection. Only what TLS verified says who it is."""
 
+    has_begun = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # After a fault no `disconnect` comes, and the gateway would seem connected.
+            await self._clean_up("a fault")
+
     async def connect(self) -> None:
         self.gateway: Gateway | None = None
-        self.session_id: uuid.UUID | None = None
-        self.inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_FRAMES)
+        self.peer: Peer | None = None
+        self.session = Session(BACKEND_OF_GATEWAY)
+        self.database = LinkDatabase()
+        self.inbox = Inbox()
         self.wake = asyncio.Event()
+        self.is_rest_due = False
         self.tasks: list[asyncio.Task[None]] = []
-        # Health checks told to each agent by this connection, as revisions.
-        self.told_checks: dict[str, str] = {}
+        self.loop = asyncio.get_running_loop()
+        self.log = SparingLog(logger, logging.WARNING)
+        self.has_begun = True
         await self.accept()
         try:
-            self.gateway = await _in_database(self._authenticate)
+            self.gateway = await self.database.run(self._authenticate)
         except LinkRefusedError as error:
             logger.warning("link refused: %s", error)
             await self.close(CloseCode.UNAUTHENTICATED)
             return
         self.tasks.append(asyncio.create_task(self._close_unless_registered()))
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """As Channels does it, but for looking after Django's connections before each frame.
+
+        That is a hop to a thread and back, a quarter of this server's time under load. Frames do not touch them: the
+        database is used by `LinkDatabase`, which looks after its own.
+        """
+        await getattr(self, get_handler_name(message))(message)
+
+    @property
+    def _server(self) -> dict[str, Callable[[], None]]:
+        """What the link server lets us do with the connection; other servers have nothing of that kind."""
+        ways: dict[str, Callable[[], None]] = self.scope.get("extensions", {}).get("opsmap.link") or {}
+        return ways
 
     def _authenticate(self) -> Gateway:
         tls = self.scope.get("extensions", {}).get("tls") or {}
@@ -82,41 +115,56 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
 
     async def _close_unless_registered(self) -> None:
         await asyncio.sleep(REGISTER_TIMEOUT_S)
-        if self.session_id is None:
+        if self.peer is None:
             await self.close(CloseCode.UNAUTHENTICATED)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.gateway is None:
+        if self.gateway is None or self.session.phase is Phase.CLOSED:
+            # It is told to go; what it still says, perhaps a flood, is not looked at.
             return
+        frame = text_data if text_data is not None else bytes_data or b""
         try:
-            message = read_frame(text_data or bytes_data or "")
+            data = self.session.read(frame)
+            if self.peer is None:
+                await self._register(self.session.understand(data))
+            else:
+                # A full inbox stops the reading here, and through uvicorn the sender.
+                await self.inbox.put(data, len(frame))
+        except FatalError as error:
+            await self._give_up(error)
         except ProtocolError as error:
-            logger.warning("frame of %s refused: %s", self.gateway.gateway_id, error)
-            await self.send(error_frame(error.code, str(error)))
-            return
-        if isinstance(message, messages.GatewayRegister):
-            await self._register(message)
-        elif self.session_id is not None:
-            # A full inbox stops the reading here, and through uvicorn the sender.
-            await self.inbox.put(message)
+            self.log.write("frame of %s refused: %s", self.gateway.gateway_id, error)
+            await self._send_all([error_frame(error.code, str(error))])
 
     async def _register(self, hello: messages.GatewayRegister) -> None:
         assert self.gateway is not None
-        if hello.protocol_version != PROTOCOL_VERSION:
-            reason = f"this backend speaks protocol {PROTOCOL_VERSION}, the gateway {hello.protocol_version}"
-            await self.send(error_frame("version_unsupported", reason))
-            await self.close(CloseCode.VERSION_UNSUPPORTED)
-            return
         if hello.gateway_id != self.gateway.gateway_id:
-            await self.close(CloseCode.IDENTITY_MISMATCH)
+            reason = f"the certificate is of {self.gateway.gateway_id}"
+            raise FatalError(CloseCode.IDENTITY_MISMATCH, "identity_mismatch", reason)
+        try:
+            current_signer(settings.PKI_DIR / "leaf")
+        except PkiError as error:
+            logger.error("nothing can be sealed, so no gateway is of use: %s", error)
+            await self.close(INTERNAL_ERROR)
             return
-        if self.session_id is not None:
-            return
-        self.session_id = await _in_database(sessions.open_gateway_session, gateway=self.gateway, hello=hello)
+        session_id = await self.database.run(sessions.open_gateway_session, gateway=self.gateway, hello=hello)
+        self.peer = Peer(self.gateway, session_id, settings.PKI_DIR, self.session, self.database)
         await self.channel_layer.group_add(gateway_group(self.gateway.pk), self.channel_name)
-        await self.send(registered_frame(self.session_id))
+        # It has said who it is: nobody who has not pushes it out any more.
+        self._server.get("admit", lambda: None)()
+        _registered.add(self)
+        await self._send_all([codec.encode(messages.GatewayRegistered(str(session_id), self.session.version))])
+        self.inbound, self.outbound = Inbound(self.peer), Outbound(self.peer)
         self.tasks += [asyncio.create_task(self._run(work)) for work in (self._ingest, self._dispatch)]
         logger.info("gateway %s is connected", self.gateway.gateway_id)
+
+    async def _give_up(self, error: FatalError) -> None:
+        """The frame was such that the session cannot go on: say why, and end it."""
+        assert self.gateway is not None
+        logger.warning("the link to %s ends: %s", self.gateway.gateway_id, error)
+        self.session.close()
+        await self._send_all([error_frame(error.code, str(error))])
+        await self.close(error.close_code)
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A fault of ours must not leave a connection that looks alive: it ends, and the gateway comes anew.
@@ -126,80 +174,57 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         assert self.gateway is not None
         try:
             await work()
+        except FatalError as error:
+            await self._give_up(error)
+        except TimeoutError:
+            logger.warning("the link to %s ends: it does not read", self.gateway.gateway_id)
+            # A word of farewell would wait for it to read, too.
+            if abort := self._server.get("abort"):
+                abort()
+            else:
+                await self.close(INTERNAL_ERROR)
         except Exception:
             logger.exception("the link to %s failed", self.gateway.gateway_id)
-            await self.close(1011)
+            await self.close(INTERNAL_ERROR)
+
+    async def _send_all(self, frames: Sequence[str]) -> None:
+        """Raises TimeoutError if the gateway does not read."""
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            for frame in frames:
+                await self.send(frame)
+
+    async def leave(self, reason: str) -> None:
+        """This end stops soon: the gateway shall look for another one."""
+        async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+            await self.send(codec.encode(messages.GoAway(reason)))
+
+    # Hints
 
     async def link_wake(self, event: dict[str, Any]) -> None:
-        """A hint: there is something to send."""
+        """There is something to send."""
         self.wake.set()
 
-    async def link_send(self, event: dict[str, Any]) -> None:
-        """Frames made elsewhere, such as the polls of the safety net."""
-        for frame in event["frames"]:
-            await self.send(frame)
+    async def link_ask(self, event: dict[str, Any]) -> None:
+        """Agents have to be asked about jobs and commands: the safety net says which."""
+        if self.peer is not None:
+            await self._send_all(self.outbound.questions(event["jobs"], event["probes"]))
+
+    # The two tasks
 
     async def _ingest(self) -> None:
         """Store what comes in, in the order it came: alone when idle, in batches under load."""
+        assert self.peer is not None
         while True:
-            batch = [await self.inbox.get()]
-            if isinstance(batch[0], messages.CommandReceived) and self.inbox.empty():
-                # A quick command's result is right behind its receipt: one transaction instead of two.
-                await asyncio.sleep(RECEIPT_PAUSE_S)
-            while len(batch) < BATCH_FRAMES and not self.inbox.empty():
-                batch.append(self.inbox.get_nowait())
-            await self._ingest_in_order(batch)
-
-    async def _ingest_in_order(self, batch: list[Any]) -> None:
-        pending: list[reports.Report] = []
-        for message in batch:
-            if isinstance(message, reports.Report):
-                pending.append(message)
-            else:
-                await self._store(pending)
-                pending = []
-                try:
-                    await self._apply_session_message(message)
-                except DataError:
-                    assert self.gateway is not None
-                    logger.exception("a message of %s cannot be stored", self.gateway.gateway_id)
-        await self._store(pending)
-
-    async def _store(self, pending: list[reports.Report]) -> None:
-        """Store reports together. One that no column can hold is left out: its agent must not stop a whole zone."""
-        if not pending:
-            return
-        assert self.gateway is not None
-        try:
-            frames = await _in_database(reports.ingest_reports, gateway=self.gateway, reports=pending)
-        except DataError:
-            if len(pending) > 1:
-                for report in pending:
-                    await self._store([report])
-            else:
-                logger.exception("a report through %s cannot be stored", self.gateway.gateway_id)
-            return
-        for frame in frames:
-            await self.send(frame)
-
-    async def _apply_session_message(self, message: Any) -> None:
-        assert self.gateway is not None
-        match message:
-            case messages.AgentOnline():
-                await self.send(await _in_database(sessions.open_agent_session, gateway=self.gateway, online=message))
-                self.told_checks.pop(message.agent.agent_id, None)
+            batch = await self.inbox.take()
+            await self._send_all(await self.inbound.process(batch))
+            if self.peer.doubtful:
+                self.is_rest_due = True
+            if self.peer.doubtful or self.peer.links.has_scarce:
                 self.wake.set()
-            case messages.AgentOffline():
-                await _in_database(sessions.close_agent_session, gateway=self.gateway, offline=message)
-            case messages.AggregatedHeartbeat():
-                await _in_database(sessions.record_heartbeats, gateway=self.gateway, heartbeats=message.agents)
-            case messages.Error():
-                logger.warning("%s reports: %s (%s)", self.gateway.gateway_id, message.reason, message.code)
 
     async def _dispatch(self) -> None:
         """Send what is due. A lost hint costs at most one tick."""
-        assert self.gateway is not None
-        assert self.session_id is not None
+        assert self.peer is not None
         loop = asyncio.get_running_loop()
         rest_due_at = loop.time()
         while True:
@@ -209,42 +234,38 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             except TimeoutError:
                 pass  # nobody called: look anyway
             self.wake.clear()
-            session = {"gateway_id": self.gateway.pk, "session_id": self.session_id}
-            frames = await _in_database(commands.claim_commands, **session)
-            for frame in frames:
-                await self.send(frame)
-            if len(frames) >= commands.CLAIM_BATCH:
+            if self.is_rest_due:
+                self.is_rest_due = False
+                await self._send_all(await self.outbound.next_news())
+            frames, has_more = await self.outbound.next_commands()
+            await self._send_all(frames)
+            self.is_rest_due = bool(self.peer.doubtful)
+            if has_more or self.is_rest_due:
                 self.wake.set()
             # Commands first, as they are what people wait for; the rest when there are none, and now and then.
             if not frames or loop.time() >= rest_due_at:
-                await self._dispatch_rest(session)
+                await self._send_all(await self.outbound.next_news())
+                await self._send_all(await self.inbound.challenge_again())
                 rest_due_at = loop.time() + REST_INTERVAL_S
 
-    async def _dispatch_rest(self, session: dict[str, uuid.UUID]) -> None:
-        """Cancellations and changed health checks."""
-        assert self.gateway is not None
-        for frame in await _in_database(commands.claim_cancellations, **session):
-            await self.send(frame)
-        for frame in await _in_database(_changed_checks, gateway=self.gateway, told=self.told_checks):
-            await self.send(frame)
-
     async def disconnect(self, code: int) -> None:
+        await self._clean_up(code)
+
+    async def _clean_up(self, code: object) -> None:
+        if not self.has_begun:
+            return
+        self.has_begun = False
+        self.session.close()
+        _registered.discard(self)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        if self.gateway is not None and self.session_id is not None:
+        # What was claimed at the last moment is released below.
+        await self.database.settle()
+        if self.gateway is not None and self.peer is not None:
             await self.channel_layer.group_discard(gateway_group(self.gateway.pk), self.channel_name)
-            await _in_database(sessions.close_gateway_session, gateway=self.gateway, session_id=self.session_id)
+            await self.database.run(
+                sessions.close_gateway_session, gateway=self.gateway, session_id=self.peer.session_id
+            )
             logger.info("gateway %s is gone (%s)", self.gateway.gateway_id, code)
-
-
-def _changed_checks(*, gateway: Gateway, told: dict[str, str]) -> list[str]:
-    """The health checks of each agent that this connection has not told it, or that changed since."""
-    online = Agent.objects.filter(gateway=gateway, session_id__isnull=False)
-    revisions = online.values_list("agent_id", "health_checks_revision")
-    changed = [agent_id for agent_id, revision in revisions if told.get(agent_id) != revision]
-    frames = []
-    for agent in online.filter(agent_id__in=changed) if changed else ():
-        frames.append(health_checks_frame(agent))
-        told[agent.agent_id] = agent.health_checks_revision
-    return frames
+        await self.database.close()

@@ -1,4 +1,4 @@
-"""Rows to frames and frames to messages, and the hints that wake whoever sends.
+"""Rows to frames, and the hints that wake whoever sends.
 
 Hints may be lost: everything is also looked for.
 """
@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
 from django.db import transaction
 
 from apps.gateways.exceptions import InvalidCommandError
-from apps.gateways.models import Agent, Command
+from apps.gateways.hints import send_hint
 from opsmap_protocol import codec, messages
-from opsmap_protocol.checks import CheckResult, HealthCheck
+from opsmap_protocol.checks import CheckResult
 from opsmap_protocol.errors import ProtocolError
 from opsmap_protocol.specs import CommandSpec, ExecutionMode
+
+COMMANDS_GROUP = "commands"
+"""Whoever waits for commands hears here which have ended: {"type": "commands.ended", "ids": [...]}."""
+
+_PER_TARGET = frozenset({"target_agent", "request_id"})
+"""Of a command, what a broadcast says of each target outside of `fields`."""
 
 
 def gateway_group(gateway_id: uuid.UUID) -> str:
@@ -30,13 +34,14 @@ def gateway_group(gateway_id: uuid.UUID) -> str:
 def wake_gateway_on_commit(gateway_id: uuid.UUID | None) -> None:
     """Tell the link consumer of a gateway, once the transaction is through, that there is something to send."""
     if gateway_id is not None:
-        transaction.on_commit(lambda: _wake(gateway_id))
+        transaction.on_commit(lambda: send_hint(gateway_group(gateway_id), {"type": "link.wake"}))
 
 
-def _wake(gateway_id: uuid.UUID) -> None:
-    layer = get_channel_layer()
-    assert layer is not None
-    async_to_sync(layer.group_send)(gateway_group(gateway_id), {"type": "link.wake"})
+def announce_ends_on_commit(command_ids: Iterable[uuid.UUID]) -> None:
+    """Tell whoever waits for these commands, once the transaction is through, that they have ended."""
+    ids = [str(command_id) for command_id in command_ids]
+    if ids:
+        transaction.on_commit(lambda: send_hint(COMMANDS_GROUP, {"type": "commands.ended", "ids": ids}))
 
 
 def check_command(spec: dict[str, Any], execution: dict[str, Any]) -> None:
@@ -48,67 +53,18 @@ def check_command(spec: dict[str, Any], execution: dict[str, Any]) -> None:
         raise InvalidCommandError(str(error)) from None
 
 
-def read_frame(frame: str | bytes) -> Any:
-    """The message in a gateway's frame, with nothing in it that PostgreSQL refuses: a command may print anything.
-
-    Raises:
-        ProtocolError: it cannot be understood.
-    """
-    return codec.from_plain(_storable(codec.parse(frame)), messages.FROM_GATEWAY)
-
-
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """JSON knows NUL, Python's JSON also NaN; PostgreSQL knows neither, and one of them would refuse a whole batch."""
     match value:
         case str():
-            return value.replace("\0", "\ufffd")
+            return value.replace("\0", "\ufffd") if "\0" in value else value
         case float() if not math.isfinite(value):
             return None
         case list():
-            return [_storable(item) for item in value]
+            return [storable(item) for item in value]
         case dict():
-            return {_storable(key): _storable(item) for key, item in value.items()}
+            return {storable(key): storable(item) for key, item in value.items()}
     return value
-
-
-def command_frame(command: Command, agent_id: str) -> str:
-    return codec.encode(
-        messages.Command(
-            request_id=str(command.pk),
-            target_agent=agent_id,
-            command=codec.build(CommandSpec, command.spec),
-            execution_mode=codec.build(ExecutionMode, command.execution),
-            timeout_ms=command.timeout_ms,
-            not_after=command.not_after,
-            subject=str(command.subject) if command.subject else None,
-            epoch=command.epoch,
-        )
-    )
-
-
-def cancel_frame(command: Command, agent_id: str) -> str:
-    return codec.encode(messages.CancelCommand(target_agent=agent_id, request_id=str(command.pk)))
-
-
-def resume_frame(agent: Agent) -> str:
-    return codec.encode(messages.Resume(agent.agent_id, agent.incarnation, agent.acked_seq))
-
-
-def ack_frame(agent_id: str, incarnation: str, seq: int) -> str:
-    return codec.encode(messages.EventsAck(agent_id, incarnation, seq))
-
-
-def health_checks_frame(agent: Agent) -> str:
-    checks = [codec.build(HealthCheck, check) for check in agent.health_checks]
-    return codec.encode(messages.ConfigUpdate(agent.agent_id, agent.health_checks_revision, checks))
-
-
-def poll_frame(agent_id: str, job_ids: Iterable[str]) -> str:
-    return codec.encode(messages.CheckJobStatus(agent_id, list(job_ids)))
-
-
-def registered_frame(session_id: uuid.UUID) -> str:
-    return codec.encode(messages.GatewayRegistered(str(session_id)))
 
 
 def error_frame(code: str, reason: str, about: str | None = None) -> str:
@@ -118,3 +74,29 @@ def error_frame(code: str, reason: str, about: str | None = None) -> str:
 def plain_check_result(result: CheckResult | None) -> dict[str, Any] | None:
     plain: dict[str, Any] | None = codec.to_plain(result)
     return plain
+
+
+def agent_filter(stored: dict[str, Any]) -> messages.AgentFilter:
+    """What a gateway can check of a broadcast's filter. Agents picked one by one are its targets: nothing to check."""
+    labels = stored.get("labels")
+    pattern = stored.get("hostnamePattern")
+    return messages.AgentFilter(labels=labels if isinstance(labels, dict) else {}, hostname_pattern=pattern or None)
+
+
+def broadcast_frame(broadcast_id: uuid.UUID, stored_filter: dict[str, Any], commands: Sequence[dict[str, Any]]) -> str:
+    """One frame for several sealed command objects: what they have in common once, the rest for each."""
+    first, *others = commands
+    shared = {
+        name: value
+        for name, value in first.items()
+        if name not in _PER_TARGET and all(name in other and other[name] == value for other in others)
+    }
+    targets = [
+        messages.BroadcastTarget(
+            target_agent=command["target_agent"],
+            request_id=command["request_id"],
+            fields={name: value for name, value in command.items() if name not in shared and name not in _PER_TARGET},
+        )
+        for command in commands
+    ]
+    return codec.encode(messages.BroadcastCommand(str(broadcast_id), agent_filter(stored_filter), shared, targets))

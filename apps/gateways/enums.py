@@ -24,7 +24,16 @@ OPEN_STATES = frozenset({CommandState.QUEUED, CommandState.SENT, CommandState.RE
 PREDECESSORS: dict[CommandState, frozenset[CommandState]] = {
     CommandState.SENT: frozenset({CommandState.QUEUED, CommandState.SENT}),
     CommandState.RECEIVED: frozenset({CommandState.QUEUED, CommandState.SENT}),
-    CommandState.STARTED: frozenset({CommandState.QUEUED, CommandState.SENT, CommandState.RECEIVED}),
+    # Only evidence from the host may correct what the backend could merely presume.
+    CommandState.STARTED: frozenset(
+        {
+            CommandState.QUEUED,
+            CommandState.SENT,
+            CommandState.RECEIVED,
+            CommandState.UNKNOWN,
+            CommandState.EXPIRED,
+        }
+    ),
     **dict.fromkeys(
         (
             CommandState.SUCCEEDED,
@@ -33,7 +42,6 @@ PREDECESSORS: dict[CommandState, frozenset[CommandState]] = {
             CommandState.REJECTED,
             CommandState.CANCELLED,
         ),
-        # Only evidence from the host may correct what the backend could merely presume.
         OPEN_STATES | {CommandState.UNKNOWN, CommandState.EXPIRED},
     ),
     CommandState.EXPIRED: OPEN_STATES | {CommandState.UNKNOWN},

@@ -19,6 +19,27 @@ class AgentUnavailableError(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class UnknownAgentsError(ProblemError):
+    """A filter names agents that are not there; `unknown` has the first of them."""
+
+    code = "unknown_agents"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class FleetSizeError(ProblemError):
+    """A filter means nobody, or more agents than one broadcast may reach."""
+
+    code = "fleet_size"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class IdempotencyKeyReusedError(ProblemError):
+    """The person has used this key for something else."""
+
+    code = "idempotency_key_reused"
+    status = HTTPStatus.CONFLICT
+
+
 class LinkRefusedError(Exception):
     """A gateway's connection is refused: wrong certificate, unknown identity."""
 

@@ -45,25 +45,36 @@ class Agent(models.Model):
     agent_id = models.CharField(max_length=127)
     hostname = models.CharField(max_length=253)
     certificate_sha256 = models.CharField(max_length=64, blank=True)
+    # DER in base64, as it proved itself last: what it says later, through a gateway's buffer, is checked by it.
+    certificate = models.TextField(blank=True)
     os = models.JSONField(default=dict)
     labels = models.JSONField(default=dict)
     capabilities = models.JSONField(default=list)
     version = models.CharField(max_length=40, blank=True)
     load = models.JSONField(default=dict, help_text="The last heartbeat.")
-    # The session at its gateway; null while the agent is away.
+    # The session that counts, one of `sessions`; null while the agent is away. `token` is what the agent's frames of
+    # that session carry (empty: its gateway came anew, and has a moment to bring it back), and `credits` how many
+    # commands may be on their way by it at once. `connected_at` is when this session became the one that counts.
     session_id = models.CharField(max_length=64, null=True)
+    token = models.CharField(max_length=64, blank=True)
+    credits = models.PositiveIntegerField(default=0)
     connected_at = models.DateTimeField(null=True)
     last_seen_at = models.DateTimeField(null=True)
     # Events of the journal `incarnation` are stored up to `acked_seq`.
     incarnation = models.CharField(max_length=64, blank=True)
     acked_seq = models.PositiveBigIntegerField(default=0)
+    # When what its gateway's link has to tell it changed: the session in use, or the health checks.
+    changed_at = models.DateTimeField(null=True)
     # The health checks that the app above wants run on this host.
     health_checks = models.JSONField(default=list)
     health_checks_revision = models.CharField(max_length=64, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["organization", "agent_id"], name="agent_id_unique")]
-        indexes = [models.Index(fields=["organization", "hostname"], name="agent_by_hostname")]
+        indexes = [
+            models.Index(fields=["organization", "hostname"], name="agent_by_hostname"),
+            models.Index(fields=["gateway", "changed_at"], name="agent_by_change"),
+        ]
 
     def __str__(self) -> str:
         return self.agent_id
@@ -73,6 +84,67 @@ class Agent(models.Model):
         return self.session_id is not None
 
 
+class AgentSession(models.Model):
+    """An agent's connection to one gateway, proven by its answer to a challenge. One is in use, the others stand by."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="sessions")
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="agent_sessions")
+    session_id = models.CharField(max_length=64)
+    token = models.CharField(max_length=64)
+    is_preferred = models.BooleanField(default=False)
+    is_draining = models.BooleanField(default=False, help_text="Its gateway stops soon: the last choice.")
+    credits = models.PositiveIntegerField()
+    opened_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["agent", "gateway"], name="agent_session_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} at {self.gateway_id}"
+
+
+class AgentDiscovery(models.Model):
+    """What an agent found out about its host most recently."""
+
+    agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="discovery")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    discovery_id = models.CharField(max_length=64)
+    discovered_at = models.DateTimeField()
+    findings = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} at {self.discovered_at}"
+
+
+class Broadcast(models.Model):
+    """One command that a person sent to many agents. Which ones was decided when it was asked for: see its commands."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=80)
+    filter = models.JSONField()
+    spec = models.JSONField()
+    execution = models.JSONField()
+    timeout_ms = models.PositiveIntegerField()
+    requested_by = models.JSONField(default=dict)
+    idempotency_key = models.CharField(max_length=200, null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="broadcast_idempotency",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} to many"
+
+
 class Command(models.Model):
     """One thing to run once on one agent, and everything known of how it went.
 
@@ -80,8 +152,10 @@ class Command(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
-    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="commands")
+    # Without the index that Django makes by itself: those of the history begin with the same column.
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+", db_index=False)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="commands", db_index=False)
+    broadcast = models.ForeignKey(Broadcast, on_delete=models.CASCADE, null=True, related_name="commands")
     name = models.CharField(max_length=80)
     subject = models.UUIDField(null=True)
     epoch = models.PositiveBigIntegerField(default=0)
@@ -97,6 +171,8 @@ class Command(models.Model):
     lease_until = models.DateTimeField(null=True)
     fence = models.PositiveIntegerField(default=0)
     is_cancel_requested = models.BooleanField(default=False)
+    # Until when nobody tells the agent again that the command shall end; null: tell it now.
+    cancel_lease_until = models.DateTimeField(null=True)
 
     # What the host reported
     detail = models.TextField(blank=True)
@@ -106,6 +182,8 @@ class Command(models.Model):
     exit_code = models.IntegerField(null=True)
     pid = models.PositiveIntegerField(null=True)
     log_tail = models.TextField(blank=True)
+    # How much it printed, in characters: {"stdout": {"total": 70000, "kept": 65536}}, for streams kept in `outputs`.
+    output = models.JSONField(default=dict)
     duration_ms = models.PositiveIntegerField(null=True)
 
     created_at = models.DateTimeField(auto_now_add=True)
@@ -114,6 +192,9 @@ class Command(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     process_exited_at = models.DateTimeField(null=True)
+    # When the agent last spoke of it.
+    heard_at = models.DateTimeField(null=True)
+    # When to ask the agent about it: a running job, or a command whose fate is unknown.
     next_poll_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -132,9 +213,17 @@ class Command(models.Model):
                 condition=Q(state__in=[CommandState.QUEUED, CommandState.SENT]),
                 name="command_to_dispatch",
             ),
+            models.Index(
+                fields=["cancel_lease_until"],
+                condition=Q(is_cancel_requested=True, state__in=sorted(OPEN_STATES)),
+                name="command_to_cancel",
+            ),
             models.Index(fields=["next_poll_at"], condition=Q(next_poll_at__isnull=False), name="command_to_poll"),
             models.Index(fields=["not_after"], condition=Q(state__in=sorted(OPEN_STATES)), name="command_to_expire"),
             models.Index(fields=["subject", "-id"], name="command_by_subject"),
+            # The history is read backwards, of everything or of one agent.
+            models.Index(fields=["organization", "-id"], name="command_by_organization"),
+            models.Index(fields=["agent", "-id"], name="command_by_agent"),
         ]
 
     def __str__(self) -> str:
@@ -143,3 +232,20 @@ class Command(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in OPEN_STATES
+
+
+class CommandOutput(models.Model):
+    """A piece of what a command printed. `offset` counts characters of its stream."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    command = models.ForeignKey(Command, on_delete=models.CASCADE, related_name="outputs")
+    stream = models.CharField(max_length=6)
+    offset = models.PositiveIntegerField()
+    text = models.TextField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["command", "stream", "offset"], name="command_output_once")]
+
+    def __str__(self) -> str:
+        return f"{self.stream} of {self.command_id} from {self.offset}"

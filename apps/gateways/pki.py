@@ -2,6 +2,7 @@
 
 Each side trusts exactly one intermediate, so a branch cannot speak for another: gateways are verified by the Gateway
 CA, agents by the Agent CA, the backend by the Backend CA. Keys are ECDSA P-256: a handshake costs a fraction of RSA's.
+Those that seal frames are Ed25519: the backend's signing key, and the keys of agents, which serve for TLS too.
 """
 
 from __future__ import annotations
@@ -16,21 +17,29 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from apps.gateways.exceptions import LinkRefusedError, PkiError
 from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.errors import InvalidIdentityError
-from opsmap_protocol.identity import Identity, parse_identity
+from opsmap_protocol.identity import BACKEND_SIGNER_URI, Identity, parse_identity
 
 ROOT_LIFE = timedelta(days=20 * 365)
 INTERMEDIATE_LIFE = timedelta(days=5 * 365)
 LEAF_LIFE = timedelta(days=365)
 INTERMEDIATES = (PeerRole.BACKEND, PeerRole.GATEWAY, PeerRole.AGENT)
 
+SIGNER = "signer"
+"""The name of the files of the backend's signing key."""
+
 _CLOCK_SKEW = timedelta(minutes=5)
-_LEAF_USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+_TLS_USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+_SIGNER_USES = [ExtendedKeyUsageOID.CODE_SIGNING]
+"""Certifies a key for sealing commands; no TLS peer accepts it."""
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +94,68 @@ def ensure_leaf(
     *,
     uri: str,
     hosts: Iterable[str],
+    seals: bool = False,
     life: timedelta = LEAF_LIFE,
 ) -> str:
     """A key and a certificate for `uri` in `folder`, made anew if missing, of another signer, or two thirds spent.
+
+    With `seals`, its key is one that can seal frames.
 
     Returns the certificate's SHA-256 fingerprint in hexadecimal.
     """
     path = folder / f"{name}.crt"
     if path.exists() and (folder / f"{name}.key").exists():
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        if _is_usable(certificate, authority, uri):
+        if _is_usable(certificate, authority, uri, seals=seals):
             return fingerprint(certificate)
+    return _make_leaf(folder, name, authority, uri=uri, hosts=hosts, seals=seals, life=life)
+
+
+def _make_leaf(
+    folder: Path, name: str, authority: Authority, *, uri: str, hosts: Iterable[str], seals: bool, life: timedelta
+) -> str:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ed25519.Ed25519PrivateKey.generate() if seals else ec.generate_private_key(ec.SECP256R1())
     certificate = issue(authority, key.public_key(), uri=uri, hosts=hosts, life=life)
     _write_pair(folder, name, [certificate, authority.certificate], key)
     return fingerprint(certificate)
 
 
-def _is_usable(certificate: x509.Certificate, authority: Authority, uri: str) -> bool:
+def renew_signer(folder: Path, authority: Authority, *, is_forced: bool = False, life: timedelta = LEAF_LIFE) -> bool:
+    """The backend's signing key in `folder`, made anew if missing, two thirds spent, or asked for.
+
+    The certificate of the key before stays as `signer-<fingerprint>.crt` until it expires, and is trusted beside the
+    new one. False if the present key stays.
+    """
+    path = folder / f"{SIGNER}.crt"
+    if path.exists():
+        present = x509.load_pem_x509_certificate(path.read_bytes())
+        is_usable = _is_usable(present, authority, BACKEND_SIGNER_URI, seals=True)
+        if is_usable and not is_forced and _has_key(present, folder / f"{SIGNER}.key"):
+            return False
+        _write(folder / f"{SIGNER}-{fingerprint(present)[:16]}.crt", path.read_bytes(), mode=0o644)
+    now = datetime.now(UTC)
+    for former in folder.glob(f"{SIGNER}-*.crt"):
+        if x509.load_pem_x509_certificate(former.read_bytes()).not_valid_after_utc <= now:
+            former.unlink()
+    _make_leaf(folder, SIGNER, authority, uri=BACKEND_SIGNER_URI, hosts=(), seals=True, life=life)
+    return True
+
+
+def _has_key(certificate: x509.Certificate, path: Path) -> bool:
+    """Whether the key beside a certificate is its own: a renewal that was cut short leaves another."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError):
+        return False
+    return key.public_key() == certificate.public_key()
+
+
+def _is_usable(certificate: x509.Certificate, authority: Authority, uri: str, *, seals: bool) -> bool:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     is_fresh = datetime.now(UTC) < begin + (end - begin) * 2 / 3
-    return is_fresh and _is_signed_by(certificate, authority) and _uris(certificate) == [uri]
+    has_kind = isinstance(certificate.public_key(), ed25519.Ed25519PublicKey) is seals
+    return is_fresh and has_kind and _is_signed_by(certificate, authority) and _uris(certificate) == [uri]
 
 
 def _is_signed_by(certificate: x509.Certificate, authority: Authority) -> bool:
@@ -120,7 +169,7 @@ def _is_signed_by(certificate: x509.Certificate, authority: Authority) -> bool:
 
 def issue(
     authority: Authority,
-    public_key: ec.EllipticCurvePublicKey,
+    public_key: PublicKey,
     *,
     uri: str,
     hosts: Iterable[str],
@@ -133,6 +182,7 @@ def issue(
             names.append(x509.IPAddress(ipaddress.ip_address(host)))
         except ValueError:
             names.append(x509.DNSName(host))
+    uses = _SIGNER_USES if uri == BACKEND_SIGNER_URI else _TLS_USES
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -144,7 +194,7 @@ def issue(
         .not_valid_after(now + life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(is_authority=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(_LEAF_USES), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -198,7 +248,7 @@ def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
     )
 
 
-def _write_pair(folder: Path, name: str, chain: list[x509.Certificate], key: ec.EllipticCurvePrivateKey) -> None:
+def _write_pair(folder: Path, name: str, chain: list[x509.Certificate], key: PrivateKey) -> None:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     _write(folder / f"{name}.key", private, mode=0o600)

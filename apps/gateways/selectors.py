@@ -4,32 +4,104 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
-from apps.gateways.enums import OPEN_STATES
-from apps.gateways.models import Agent, Command, Gateway
+from apps.gateways.enums import OPEN_STATES, CommandState
+from apps.gateways.models import Agent, Broadcast, Command, Gateway
 from apps.orgs.models import User
+from opsmap.lib.prepared import Lookup
+
+_ONLY_IN_DETAIL = (
+    "spec",
+    "execution",
+    "result",
+    "check_result",
+    "log_tail",
+    "output",
+    "agent__os",
+    "agent__labels",
+    "agent__capabilities",
+    "agent__load",
+    "agent__health_checks",
+)
+"""Columns that a list does not show and that may be long."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFilter:
+    """Which commands of the past: those that are all of what is given."""
+
+    agent_id: uuid.UUID | None = None
+    broadcast_id: uuid.UUID | None = None
+    subject: uuid.UUID | None = None
+    states: tuple[str, ...] = ()
+    before: uuid.UUID | None = None
 
 
 def describe_command(command: Command) -> dict[str, Any]:
+    """Everything about a command, but what it printed beyond its result (`read_output`)."""
+    return {
+        **_describe_delivery(command),
+        "agentId": str(command.agent_id),
+        "result": command.result,
+        "check": command.check_result,
+        "pid": command.pid,
+        "output": command.output,
+        "logTail": command.log_tail,
+        "isCancelRequested": command.is_cancel_requested,
+    }
+
+
+def describe_command_briefly(command: Command) -> dict[str, Any]:
+    """A line of a list: without what the host answered."""
+    return {**_describe_delivery(command), "agent": describe_agent_briefly(command.agent)}
+
+
+def _describe_delivery(command: Command) -> dict[str, Any]:
     return {
         "id": str(command.pk),
         "name": command.name,
-        "agentId": str(command.agent_id),
+        "broadcastId": str(command.broadcast_id) if command.broadcast_id else None,
+        "subject": str(command.subject) if command.subject else None,
         "state": command.state,
         "detail": command.detail,
-        "result": command.result,
-        "check": command.check_result,
         "exitCode": command.exit_code,
-        "pid": command.pid,
         "createdAt": command.created_at,
+        "notAfter": command.not_after,
+        "sentAt": command.sent_at,
+        "receivedAt": command.received_at,
+        # Only jobs have a moment of their own at which they began.
         "startedAt": command.started_at or command.received_at,
         "finishedAt": command.finished_at,
         "durationMs": command.duration_ms,
-        "logTail": command.log_tail,
         "requestedBy": command.requested_by.get("email") or command.requested_by.get("id", ""),
+    }
+
+
+def describe_broadcast(broadcast: Broadcast) -> dict[str, Any]:
+    """A broadcast and how many of its commands are in each state, all states included.
+
+    `offline` is how many have not been sent because their agent is away.
+    """
+    of_broadcast = Command.objects.filter(broadcast=broadcast).values("state").order_by()
+    counted = {row["state"]: row["count"] for row in of_broadcast.annotate(count=Count("pk"))}
+    unsent = Command.objects.filter(broadcast=broadcast, state=CommandState.QUEUED)
+    return {
+        "id": str(broadcast.pk),
+        "name": broadcast.name,
+        "filter": broadcast.filter,
+        "command": broadcast.spec,
+        "execution": broadcast.execution,
+        "timeoutMs": broadcast.timeout_ms,
+        "createdAt": broadcast.created_at,
+        "requestedBy": broadcast.requested_by.get("email") or broadcast.requested_by.get("id", ""),
+        "total": sum(counted.values()),
+        "states": {state.value: counted.get(state, 0) for state in CommandState},
+        "offline": unsent.filter(agent__session_id=None).count(),
+        "isOver": not OPEN_STATES & counted.keys(),
     }
 
 
@@ -94,6 +166,17 @@ def get_latest_job(subject: uuid.UUID) -> Command | None:
     return Command.objects.select_related("agent").filter(subject=subject).exclude(job_id="").order_by("-id").first()
 
 
+_COMMAND = Lookup(Command, where="id = %s::uuid")
+
+
+def get_command(command_id: uuid.UUID) -> Command:
+    """Raises DoesNotExist."""
+    command = _COMMAND.first(command_id)
+    if command is None:
+        raise Command.DoesNotExist
+    return command
+
+
 def wait_for_end(command_id: uuid.UUID, *, timeout_s: float) -> Command:
     """The command once it has ended, or as it is when the time is up. Looks often at first, then less."""
     deadline = time.monotonic() + timeout_s
@@ -102,7 +185,39 @@ def wait_for_end(command_id: uuid.UUID, *, timeout_s: float) -> Command:
     while (remaining_s := deadline - time.monotonic()) > 0 and is_open.exists():
         time.sleep(min(pause_s, remaining_s))
         pause_s = min(pause_s * 1.05, 0.05)
-    return Command.objects.select_related("agent").get(pk=command_id)
+    return get_command(command_id)
+
+
+def list_commands(user: User, wanted: HistoryFilter, *, limit: int) -> tuple[list[Command], uuid.UUID | None]:
+    """A page of the commands that a person may see, newest first, and `before` of the next page if there is one.
+
+    Ids grow with time, so that a page is a range of an index however long the history is.
+    """
+    commands = Command.objects.filter(organization__memberships__user=user)
+    if wanted.agent_id is not None:
+        commands = commands.filter(agent_id=wanted.agent_id)
+    if wanted.broadcast_id is not None:
+        commands = commands.filter(broadcast_id=wanted.broadcast_id)
+    if wanted.subject is not None:
+        commands = commands.filter(subject=wanted.subject)
+    if wanted.states:
+        commands = commands.filter(state__in=wanted.states)
+    if wanted.before is not None:
+        commands = commands.filter(pk__lt=wanted.before)
+    shown = commands.select_related("agent").defer(*_ONLY_IN_DETAIL).order_by("-pk")
+    page = list(shown[: limit + 1])
+    return page[:limit], page[limit - 1].pk if len(page) > limit else None
+
+
+def get_repeated_broadcast(organization_id: uuid.UUID, personal_key: str | None) -> Broadcast | None:
+    """The broadcast that this key already stands for."""
+    if personal_key is None:
+        return None
+    return Broadcast.objects.filter(organization_id=organization_id, idempotency_key=personal_key).first()
+
+
+def list_open_commands(broadcast_id: uuid.UUID) -> list[uuid.UUID]:
+    return list(Command.objects.filter(broadcast_id=broadcast_id, state__in=OPEN_STATES).values_list("pk", flat=True))
 
 
 def count_online() -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 from django.dispatch import Signal
 
-command_ended = Signal()
-"""A command has ended, however. Arguments: `command`."""
+commands_ended = Signal()
+"""Commands about something (`subject`) have ended, however. Arguments: `commands`. One batch is one signal."""
 
 health_reported = Signal()
 """Health checks concluded something. Arguments: `agent`, `reports` with check_id, status, details, checked_at."""

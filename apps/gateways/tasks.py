@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from asgiref.sync import async_to_sync
 from celery import shared_task
-from channels.layers import get_channel_layer
 
+from apps.gateways.actions.claims import due_questions
 from apps.gateways.actions.commands import sweep_commands as sweep
-from apps.gateways.actions.reports import due_polls
 from apps.gateways.actions.sessions import sweep_sessions
-from apps.gateways.dispatch import gateway_group, poll_frame
+from apps.gateways.dispatch import gateway_group
+from apps.gateways.hints import send_hint
 
 
 @shared_task(name="gateways.poll_running_jobs")
 def poll_running_jobs() -> None:
-    """Ask about running jobs, one message to each gateway that has some."""
-    layer = get_channel_layer()
-    assert layer is not None
-    for gateway_id, jobs in due_polls().items():
-        frames = [poll_frame(agent_id, job_ids) for agent_id, job_ids in jobs]
-        async_to_sync(layer.group_send)(gateway_group(gateway_id), {"type": "link.send", "frames": frames})
+    """Have agents asked about running jobs and about commands of unknown fate: one hint to each gateway's link.
+
+    The link makes the frames, as only it can seal them.
+    """
+    for gateway_id, questions in due_questions().items():
+        hint = {"type": "link.ask", "jobs": questions.jobs, "probes": questions.probes}
+        send_hint(gateway_group(gateway_id), hint)
 
 
 @shared_task(name="gateways.sweep_commands")

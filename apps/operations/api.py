@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.audit.actor import Actor
-from apps.gateways.actions.commands import queue_command
+from apps.gateways.actions.requests import queue_command
 from apps.gateways.enums import CommandState
 from apps.gateways.exceptions import AgentUnavailableError
 from apps.gateways.selectors import get_latest_job, wait_for_end

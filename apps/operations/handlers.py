@@ -17,21 +17,20 @@ from apps.operations.actions.health import (
     record_health,
 )
 from apps.operations.actions.states import follow_structure
-from apps.operations.actions.steps import advance_step
+from apps.operations.actions.steps import advance_steps
 
 
 def connect() -> None:
     """Called once, when Django is ready."""
-    gateway_signals.command_ended.connect(_on_command_ended)
+    gateway_signals.commands_ended.connect(_on_commands_ended)
     gateway_signals.health_reported.connect(_on_health_reported)
     gateway_signals.agents_online.connect(_on_agents_online)
     gateway_signals.agents_lost.connect(_on_agents_lost)
     map_signals.map_structure_changed.connect(_on_structure_changed)
 
 
-def _on_command_ended(sender: type, *, command: Command, **kwargs: Any) -> None:
-    if command.subject is not None:
-        advance_step(command=command)
+def _on_commands_ended(sender: type, *, commands: Sequence[Command], **kwargs: Any) -> None:
+    advance_steps(commands=commands)
 
 
 def _on_health_reported(sender: type, *, agent: Agent, reports: Sequence[HealthReport], **kwargs: Any) -> None:

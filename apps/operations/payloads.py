@@ -17,6 +17,7 @@ from apps.operations.models import ComponentHealth, Operation, Step
 from apps.operations.plans import CheckedPlan, CheckedStep, Problem, StepKey
 from apps.operations.selectors import (
     agent_of,
+    agents_for,
     changed_components,
     count_group_states,
     count_states,
@@ -132,7 +133,7 @@ def describe_component(component: Component, by_host: Mapping[str, Agent]) -> di
 
 def describe_component_fully(component: Component) -> dict[str, Any]:
     """What the drawer of a component shows."""
-    by_host = get_agents_by_host(component.organization_id)
+    by_host = agents_for(component.organization_id, [component])
     health = ComponentHealth.objects.filter(component=component).first()
     prepared = [prepare_command(component.spec, name) for name in COMMAND_NAMES]
     return {
@@ -173,14 +174,15 @@ def describe_changes(map: Map, since: int) -> dict[str, Any]:
     """What changed on a Map after version `since`, as one message of the live feed."""
     if since < map.structure_version:
         return {"type": "reload", "version": map.version}
-    by_host = get_agents_by_host(map.organization_id)
+    components = list(changed_components(map, since))
+    by_host = agents_for(map.organization_id, components)
     operations = with_steps(Operation.objects.filter(map=map, version__gt=since)).order_by("id")
     return {
         "type": "changes",
         "version": map.version,
         "mapState": map.state,
         "groups": [{"name": group["name"], "state": group["state"]} for group in _groups(map)],
-        "components": [describe_component(component, by_host) for component in changed_components(map, since)],
+        "components": [describe_component(component, by_host) for component in components],
         "operations": [describe_operation(operation) for operation in operations],
     }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import BooleanField, Count, ExpressionWrapper, Prefetch, Q, QuerySet
+from django.db.models.functions import Collate
 
 from apps.gateways.models import Agent, Command
-from apps.gateways.selectors import get_agents_by_host
 from apps.maps.enums import ComponentState
 from apps.maps.models import Component, Map
 from apps.operations.enums import OperationState
@@ -28,8 +28,46 @@ def agent_of(component: Component, by_host: Mapping[str, Agent]) -> Agent | None
 
 def fits(component: Component, agent: Agent) -> bool:
     """Whether the agent has the labels that a component without a host asks for."""
-    wanted = component.spec.get("hostSelector", {}).get("labels")
+    wanted = _wanted_labels(component)
     return bool(wanted) and wanted.items() <= agent.labels.items()
+
+
+def agents_for(organization_id: uuid.UUID, components: Iterable[Component]) -> dict[str, Agent]:
+    """As much of `get_agents_by_host` as `agent_of` needs for these components: not a whole fleet for a few of them."""
+    hosts = {component.host for component in components if component.host}
+    named = Agent.objects.filter(Q(agent_id__in=hosts) | Q(hostname__in=hosts), organization_id=organization_id)
+    agents = list(named.defer("health_checks").order_by("agent_id"))
+    by_host = {agent.hostname: agent for agent in agents if agent.hostname in hosts}
+    by_host.update({agent.agent_id: agent for agent in agents})
+    for labels in _distinct(_wanted_labels(component) for component in components if not component.host):
+        fitting = Agent.objects.filter(organization_id=organization_id, labels__contains=labels)
+        # The order of `agent_of`, which compares ids as Python does.
+        is_away = ExpressionWrapper(Q(session_id__isnull=True), BooleanField())
+        ranked = fitting.order_by(is_away.asc(), Collate("agent_id", "C"))
+        for first in ranked.defer("health_checks")[:1]:
+            by_host[first.agent_id] = first
+    return by_host
+
+
+def _wanted_labels(component: Component) -> dict[str, str]:
+    labels: dict[str, str] = component.spec.get("hostSelector", {}).get("labels") or {}
+    return labels
+
+
+def _distinct(labels: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(sorted(each.items())): each for each in labels if each}.values())
+
+
+def components_near(organization_id: uuid.UUID, agents: Collection[Agent]) -> QuerySet[Component]:
+    """The components that these agents of one organization run or could run."""
+    names = {name for agent in agents for name in (agent.agent_id, agent.hostname)}
+    here = Component.objects.filter(organization_id=organization_id)
+    by_labels = here.filter(host="").order_by().values_list("spec__hostSelector__labels", flat=True).distinct()
+    near = Q(host__in=names)
+    for labels in by_labels:
+        if labels and any(labels.items() <= agent.labels.items() for agent in agents):
+            near |= Q(host="", spec__hostSelector__labels=labels)
+    return here.filter(near)
 
 
 def components_around(agents: Sequence[Agent]) -> dict[uuid.UUID, list[tuple[Component, Agent]]]:
@@ -41,12 +79,11 @@ def components_around(agents: Sequence[Agent]) -> dict[uuid.UUID, list[tuple[Com
     found: dict[uuid.UUID, list[tuple[Component, Agent]]] = defaultdict(list)
     for organization_id in {agent.organization_id for agent in agents}:
         mine = {agent.pk: agent for agent in agents if agent.organization_id == organization_id}
-        by_host = get_agents_by_host(organization_id)
-        names = {name for name, agent in by_host.items() if agent.pk in mine}
-        components = Component.objects.filter(Q(host__in=names) | Q(host=""), organization_id=organization_id)
-        for component in components.order_by("map_id", "pk"):
+        components = list(components_near(organization_id, mine.values()).order_by("map_id", "pk"))
+        by_host = agents_for(organization_id, components)
+        for component in components:
             agent = agent_of(component, by_host)
-            if agent is not None and (component.host or any(fits(component, one) for one in mine.values())):
+            if agent is not None and (agent.pk in mine or not component.host):
                 found[component.map_id].append((component, agent))
     return dict(sorted(found.items()))
 

@@ -53,6 +53,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    # By organization id, if they were read together with the person, as for a request with a token. They stay as they
+    # were then: not for anything that outlives a request.
+    roles: dict[str, str] | None = None
+
     objects: ClassVar[UserManager] = UserManager()
 
     USERNAME_FIELD = "email"

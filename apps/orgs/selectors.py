@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.db.models import Q
 from django.utils import timezone
 
 from apps.orgs.models import ApiToken, Membership, User
+from opsmap.lib.prepared import Lookup
 
 
 def describe_session(user: User) -> dict[str, Any]:
@@ -28,14 +28,24 @@ def describe_session(user: User) -> dict[str, Any]:
     }
 
 
+_TOKEN_USER = Lookup(
+    User,
+    where="""is_active AND id IN (
+        SELECT user_id FROM orgs_apitoken
+        WHERE digest = %s::text AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s::timestamptz)
+    )""",
+    extra={
+        "roles": """(
+            SELECT coalesce(json_object_agg(organization_id, role), '{}')
+            FROM orgs_membership WHERE user_id = orgs_user.id
+        )"""
+    },
+)
+
+
 def get_token_user(digest: str) -> User | None:
-    """The active person behind a valid token."""
-    token = (
-        ApiToken.objects.select_related("user")
-        .filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()), digest=digest, revoked_at=None)
-        .first()
-    )
-    return token.user if token and token.user.is_active else None
+    """The active person behind a valid token, with their roles."""
+    return _TOKEN_USER.first(digest, timezone.now())
 
 
 def describe_token(token: ApiToken) -> dict[str, Any]:

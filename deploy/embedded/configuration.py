@@ -72,6 +72,7 @@ def agent_configuration(state: StateFolder, ports: Mapping[str, int], agent: Age
         "tls": {
             **_identity(state, f"agent-{agent.id}"),
             "ca_file": str(state.pki / "ca" / "gateway.crt"),
+            "backend_ca_file": str(state.pki / "ca" / "backend.crt"),
         },
         "scripts": {"enabled": True},
         "detached_execution": {"log_dir": str(folder / "detached")},

@@ -49,7 +49,7 @@ def choose(path: Path, *, demonstration: tuple[str, ...], web_port: int | None, 
     if is_any_free:
         fixed = {WEB} if web_port is not None else set()
         open_names = [n for n in usual if n not in fixed and (n not in remembered or why_taken(chosen[n]) is not None)]
-        chosen |= dict(zip(open_names, _free_ports(len(open_names)), strict=True))
+        chosen |= dict(zip(open_names, free_ports(len(open_names)), strict=True))
     taken = {name: reason for name, port in chosen.items() if (reason := why_taken(port)) is not None}
     if taken:
         raise PortTakenError("\n".join(_advise(name, chosen[name], reason) for name, reason in taken.items()))
@@ -117,7 +117,7 @@ def _remembered(path: Path) -> Mapping[str, int]:
     return {name: port for name, port in kept.items() if isinstance(port, int) and 0 < port < 65536}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Different free ports, at random: another OpsMap that starts now would find the same first ones free."""
     candidates = random.sample(FREE_RANGE, len(FREE_RANGE))
     return list(islice((port for port in candidates if why_taken(port) is None), count))

@@ -35,16 +35,17 @@ INSTALLED_APPS = [
     "apps.operations",
 ]
 
+# Django's own and two others', as they are best called under ASGI.
 MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "opsmap.middleware.SecurityMiddleware",
+    "opsmap.middleware.StaticFilesMiddleware",
+    "opsmap.middleware.CSPMiddleware",
+    "opsmap.middleware.SessionMiddleware",
+    "opsmap.middleware.CommonMiddleware",
+    "opsmap.middleware.CsrfViewMiddleware",
+    "opsmap.middleware.AuthenticationMiddleware",
+    "opsmap.middleware.MessageMiddleware",
+    "opsmap.middleware.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "opsmap.urls"
@@ -69,8 +70,11 @@ TEMPLATES = [
 DATABASES = {
     "default": {
         **_env["OPSMAP_DATABASE_URL"],
+        "ENGINE": "opsmap.postgresql",
         "OPTIONS": {
             **_env["OPSMAP_DATABASE_URL"]["OPTIONS"],
+            # Only for statements that ask for it (opsmap.lib.prepared), and those at once.
+            "prepare_threshold": 1,
             "pool": {"min_size": 1, "max_size": _env["OPSMAP_DB_POOL_SIZE"], "timeout": 10},
         },
     },
@@ -169,7 +173,13 @@ LINK_BIND = _env["OPSMAP_LINK_BIND"]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "{levelname:<7} {name}: {message}", "style": "{"}},
+    "formatters": {
+        "plain": {
+            "class": "opsmap.lib.log_lines.LineFormatter",
+            "format": "{levelname:<7} {name}: {message}",
+            "style": "{",
+        },
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": _env["OPSMAP_LOG_LEVEL"]},
     "loggers": {

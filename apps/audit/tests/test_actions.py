@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from django.db import transaction
+from typing import Any
 
-from apps.audit.actions import record_event
+import pytest
+from django.contrib.sessions.models import Session
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from apps.audit.actions import create_with_event, record_event
 from apps.audit.actor import Actor
 from apps.audit.models import AuditEvent
 from conftest import Cast
@@ -65,4 +69,52 @@ def test_event_goes_with_the_transaction_of_its_action() -> None:
         record_event("map.created", actor=Actor.system("test"), organization_id=None)
         transaction.set_rollback(True)
 
+    assert not AuditEvent.objects.exists()
+
+
+def _create(key: str, data: str = "", **fields: Any) -> bool:
+    row = Session(session_key=key, session_data=data, expire_date=timezone.now())
+    return create_with_event(row, "session.created", actor=Actor.system("test"), organization_id=None, **fields)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_and_its_event_are_written_together_without_a_transaction_around() -> None:
+    assert _create("a", 'He said "%s"; --', details={"b": [1, None, "\u00fc"]})
+
+    row, event = Session.objects.get(), AuditEvent.objects.get()
+    assert row.session_data == 'He said "%s"; --'
+    assert (event.action, event.organization_id, event.target) == ("session.created", None, {})
+    assert event.details == {"b": [1, None, "\u00fc"]}
+    assert abs((event.timestamp - row.expire_date).total_seconds()) < 5
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_there_already_is_written_no_more_than_its_event() -> None:
+    assert _create("a", "first")
+    assert not _create("a", "second")
+
+    assert [row.session_data for row in Session.objects.all()] == ["first"]
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_row_without_its_event() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE audit_auditevent ADD CONSTRAINT no_more_events CHECK (false) NOT VALID")
+    try:
+        with pytest.raises(IntegrityError):
+            _create("a")
+        assert not Session.objects.exists()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE audit_auditevent DROP CONSTRAINT no_more_events")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_and_its_event_go_with_the_transaction_around_them() -> None:
+    with transaction.atomic():
+        assert _create("a")
+        transaction.set_rollback(True)
+
+    assert not Session.objects.exists()
     assert not AuditEvent.objects.exists()

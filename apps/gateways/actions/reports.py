@@ -1,236 +1,248 @@
-"""What hosts say: received commands, events of journals, statuses of jobs. One transaction for a batch."""
+"""What hosts say of commands: receipts, events of journals, statuses of jobs. One transaction for a batch."""
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
-from django.db import transaction
+from django.db import DataError, transaction
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from apps.gateways.actions.commands import change_state
-from apps.gateways.dispatch import ack_frame, plain_check_result, resume_frame
+from apps.gateways.actions import report_sql
+from apps.gateways.actions.commands import tell_ended
+from apps.gateways.actions.report_rows import Rows, command_id_of
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command, Gateway
 from apps.gateways.signals import health_reported
 from opsmap_protocol import messages
-from opsmap_protocol.enums import CommandOutcome, JobStatus
 
-_STATE_OF_OUTCOME = {
-    CommandOutcome.SUCCEEDED: CommandState.SUCCEEDED,
-    CommandOutcome.FAILED: CommandState.FAILED,
-    CommandOutcome.NOT_STARTED: CommandState.NOT_STARTED,
-    CommandOutcome.REJECTED: CommandState.REJECTED,
-    CommandOutcome.EXPIRED: CommandState.EXPIRED,
-    CommandOutcome.CANCELLED: CommandState.CANCELLED,
-}
-_STATE_OF_JOB = {
-    JobStatus.COMPLETED: CommandState.SUCCEEDED,
-    JobStatus.FAILED: CommandState.FAILED,
-    JobStatus.TIMEOUT: CommandState.FAILED,
-    JobStatus.CANCELLED: CommandState.CANCELLED,
-}
+logger = logging.getLogger(__name__)
 
-Report = messages.CommandReceived | messages.Events | messages.JobStatuses | messages.CommandRefused
+AgentMessage = messages.CommandReceived | messages.Events | messages.JobStatuses | messages.ProbeResult
+MAX_SEQ = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The session that something was said in, proven by token and seal. `acked_seq` is what the link last knew."""
+
+    agent_pk: uuid.UUID
+    agent_id: str
+    token: str
+    incarnation: str
+    acked_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    source: Source
+    message: AgentMessage
 
 
 @dataclass(slots=True)
-class _Batch:
-    """What one batch has touched so far: agents by id, and the acks to send once it is committed."""
+class Ingested:
+    """What a batch came to, by agent id, to be told once it is committed.
 
-    agents: dict[str, Agent]
-    acks: dict[str, str] = field(default_factory=dict)
-    health: dict[str, list[messages.HealthChanged]] = field(default_factory=dict)
+    `acked` is the newest stored event of each agent that told some. `gaps` are the agents whose events had a gap, which
+    are asked to tell again. `ignored` spoke by a session that is not in use, or of another journal. `heard` are the
+    commands that something was heard of, with their agents.
+    """
+
+    acked: dict[str, int] = field(default_factory=dict)
+    gaps: set[str] = field(default_factory=set)
+    ignored: set[str] = field(default_factory=set)
+    heard: list[tuple[str, str]] = field(default_factory=list)
+
+
+def ingest_reports(*, reports: Sequence[Report]) -> Ingested:
+    """Store a batch and change states by it. What this returns is committed.
+
+    An event that no column can hold must not stop its agent for ever: it counts as the failure of its command.
+    """
+    ingested = Ingested()
+    try:
+        _ingest(reports, ingested)
+    except DataError:
+        ingested = Ingested()
+        for report in reports:
+            for single in _taken_apart(report):
+                _ingest_alone(single, ingested)
+    return ingested
+
+
+def _taken_apart(report: Report) -> list[Report]:
+    if not isinstance(report.message, messages.Events):
+        return [report]
+    return [replace(report, message=replace(report.message, events=[event])) for event in report.message.events]
+
+
+def _ingest_alone(report: Report, ingested: Ingested) -> None:
+    try:
+        _ingest([report], ingested)
+    except DataError as error:
+        reason = f"its result could not be stored: {str(error).splitlines()[0]}"[:500]
+        logger.warning("what %s says is not stored: %s", report.source.agent_id, reason)
+        if isinstance(report.message, messages.Events):
+            _ingest([report], ingested, unstorable=reason)
 
 
 @transaction.atomic
-def ingest_reports(*, gateway: Gateway, reports: Sequence[Report]) -> list[str]:
-    """Store a batch and change states by it. Returns the frames to send once this has returned, that is, committed.
-
-    An agent can speak of its own commands only: everything is looked up by organization, agent and id.
-    """
-    names = {name for report in reports if (name := _agent_id(report))}
-    # Locked in the order of their ids, so that two batches cannot wait for each other.
-    agents = Agent.objects.select_for_update(no_key=True).filter(
-        organization_id=gateway.organization_id, agent_id__in=names
-    )
-    batch = _Batch({agent.agent_id: agent for agent in agents.order_by("pk")})
+def _ingest(reports: Sequence[Report], ingested: Ingested, *, unstorable: str = "") -> None:
+    """One transaction. `ingested` is written last: with an error it stays as it was."""
+    journals = _read_journals(reports, ingested)
+    # Locks the agents, in the order of their ids: two batches cannot wait for each other.
+    in_use = report_sql.advance_journals([journal.as_row() for journal in journals.values() if journal.is_plausible])
+    rows = Rows(timezone.now())
     for report in reports:
-        agent = batch.agents.get(_agent_id(report))
-        if agent is None:
-            continue
-        match report:
+        source, message = report.source, report.message
+        match message:
             case messages.CommandReceived():
-                _apply_received(agent, report.request_id)
-            case messages.Events():
-                _apply_events(batch, agent, report)
-            case messages.JobStatuses():
-                for status in report.jobs:
-                    _apply_job_status(agent, status)
-            case messages.CommandRefused():
-                _release(agent, report)
-    for agent_id, changes in batch.health.items():
-        health_reported.send(sender=Agent, agent=batch.agents[agent_id], reports=changes)
-    return list(batch.acks.values())
+                rows.add_received(source.agent_pk, message.request_id)
+            case messages.ProbeResult():
+                rows.add_never_seen(source.agent_pk, message)
+            case messages.JobStatuses() if source.agent_pk in in_use:
+                for status in message.jobs:
+                    rows.add_body(source.agent_pk, status)
+    for agent_pk, journal in journals.items():
+        for event in journal.events if agent_pk in in_use else ():
+            if unstorable:
+                rows.add_unstorable(agent_pk, event.body, unstorable)
+            else:
+                rows.add_body(agent_pk, event.body)
+    _store(rows)
+    for agent_pk, journal in journals.items():
+        _note(journal, ingested, is_in_use=agent_pk in in_use)
+    for report in reports:
+        ingested.heard += [(report.source.agent_id, request_id) for request_id in _request_ids(report.message)]
 
 
-def _agent_id(report: Report) -> str:
-    return report.target_agent if isinstance(report, messages.CommandRefused) else report.agent_id
+@dataclass(slots=True)
+class _Journal:
+    """The events of one agent in a batch: those that follow what is stored, in order, up to the first gap."""
+
+    source: Source
+    before: int
+    events: list[messages.Event] = field(default_factory=list)
+    has_gap: bool = False
+    has_events: bool = False
+    is_plausible: bool = True
+
+    @property
+    def seq(self) -> int:
+        return self.events[-1].seq if self.events else self.before
+
+    def add(self, message: messages.Events) -> None:
+        self.has_events = True
+        if message.incarnation != self.source.incarnation:
+            self.is_plausible = False
+        for event in message.events:
+            if event.seq <= self.seq:
+                continue
+            if event.seq != self.seq + 1 or event.seq > MAX_SEQ:
+                self.has_gap = True
+                return
+            self.events.append(event)
+
+    def as_row(self) -> report_sql.JournalRow:
+        return {
+            "id": str(self.source.agent_pk),
+            "token": self.source.token,
+            "incarnation": self.source.incarnation,
+            "before": self.before,
+            "seq": self.seq,
+        }
 
 
-def _apply_received(agent: Agent, request_id: str) -> None:
-    command_id = _command_id(request_id)
-    if command_id is not None:
-        change_state(command_id, CommandState.RECEIVED, agent=agent, received_at=timezone.now(), lease_until=None)
-
-
-def _apply_events(batch: _Batch, agent: Agent, report: messages.Events) -> None:
-    """The events that are new, in order. Behind a gap nothing counts, and the agent is asked for what is missing."""
-    if report.incarnation != agent.incarnation:
-        return
-    acked = agent.acked_seq
-    has_gap = False
-    for event in report.events:
-        if event.seq <= acked:
+def _read_journals(reports: Sequence[Report], ingested: Ingested) -> dict[uuid.UUID, _Journal]:
+    journals: dict[uuid.UUID, _Journal] = {}
+    for report in reports:
+        if not isinstance(report.message, (messages.Events, messages.JobStatuses)):
             continue
-        if event.seq != acked + 1:
-            has_gap = True
-            break
-        acked = event.seq
-        match event.body:
-            case messages.CommandResult():
-                _apply_result(agent, event.body)
-            case messages.AsyncStarted():
-                _apply_started(agent, event.body)
-            case messages.AsyncStatus():
-                _apply_job_status(agent, event.body)
-            case messages.JobExited():
-                _apply_exit(agent, event.body)
-            case messages.HealthChanged():
-                batch.health.setdefault(agent.agent_id, []).append(event.body)
-    if acked != agent.acked_seq:
-        agent.acked_seq = acked
-        Agent.objects.filter(pk=agent.pk).update(acked_seq=acked, last_seen_at=timezone.now())
-    answer = resume_frame(agent) if has_gap else ack_frame(agent.agent_id, agent.incarnation, acked)
-    batch.acks[agent.agent_id] = answer
+        source = report.source
+        known = ingested.acked.get(source.agent_id, source.acked_seq)
+        journal = journals.setdefault(source.agent_pk, _Journal(source, known))
+        if isinstance(report.message, messages.Events):
+            journal.add(report.message)
+    return journals
 
 
-def _apply_result(agent: Agent, result: messages.CommandResult) -> None:
-    command_id = _command_id(result.request_id)
+def _note(journal: _Journal, ingested: Ingested, *, is_in_use: bool) -> None:
+    agent_id = journal.source.agent_id
+    if not is_in_use:
+        ingested.ignored.add(agent_id)
+    elif journal.has_events:
+        ingested.acked[agent_id] = journal.seq
+        if journal.has_gap:
+            ingested.gaps.add(agent_id)
+
+
+def _store(rows: Rows) -> None:
+    """In the order in which things happen to one command."""
+    if rows.received:
+        report_sql.mark_received(rows.received, rows.now)
+    if rows.started:
+        report_sql.mark_started(rows.started)
+    if rows.running:
+        report_sql.note_running(rows.running)
+    if rows.outputs:
+        report_sql.add_outputs(rows.outputs, rows.output_totals())
+    ended = report_sql.mark_ended(list(rows.ended.values()), rows.now) if rows.ended else []
+    if rows.never_seen:
+        ended += report_sql.mark_never_seen(rows.never_seen, rows.now)
+    if rows.exits:
+        report_sql.note_exits(list(rows.exits.values()), rows.now)
+    if ended:
+        about_something = [command_id for command_id, subject in ended if subject is not None]
+        tell_ended([command_id for command_id, _ in ended], with_subject=about_something)
+    if rows.health:
+        for agent in Agent.objects.filter(pk__in=rows.health).order_by("pk"):
+            health_reported.send(sender=Agent, agent=agent, reports=rows.health[agent.pk])
+
+
+def _request_ids(message: AgentMessage) -> list[str]:
+    match message:
+        case messages.CommandReceived():
+            return [message.request_id]
+        case messages.Events():
+            return [
+                event.body.request_id for event in message.events if not isinstance(event.body, messages.HealthChanged)
+            ]
+    return []
+
+
+def release_refused(*, gateway: Gateway, refused: messages.CommandRefused) -> None:
+    """The gateway could not pass a command on: free for the next try, by whichever gateway the agent has.
+
+    One that the agent's labels or name rule out by now is not tried again. It may be corrected: only hosts have the
+    last word.
+    """
+    command_id = command_id_of(refused.request_id)
     if command_id is None:
         return
+    mine = Command.objects.filter(
+        pk=command_id,
+        agent__organization_id=gateway.organization_id,
+        agent__agent_id=refused.target_agent,
+        agent__gateway=gateway,
+        state=CommandState.SENT,
+    )
     now = timezone.now()
-    facts = result.result if isinstance(result.result, dict) else {}
-    change_state(
-        command_id,
-        _STATE_OF_OUTCOME[result.outcome],
-        agent=agent,
-        detail=result.error or "",
-        result=result.result,
-        exit_code=_integer(facts.get("exit_code")),
-        duration_ms=_bounded(result.duration_ms),
-        finished_at=now,
-    )
-
-
-def _apply_started(agent: Agent, started: messages.AsyncStarted) -> None:
-    command_id = _command_id(started.request_id)
-    if command_id is None:
+    if refused.code == "filter_mismatch":
+        if mine.update(state=CommandState.EXPIRED, detail=refused.reason[:500], lease_until=None, finished_at=now):
+            tell_ended([command_id], with_subject=[command_id])
         return
-    interval = timedelta(milliseconds=max(500, started.suggested_poll_interval_ms))
-    change_state(
-        command_id,
-        CommandState.STARTED,
-        agent=agent,
-        job_id=started.job_id[:80],
-        pid=_bounded(started.pid),
-        started_at=started.started_at,
-        next_poll_at=timezone.now() + interval,
-        lease_until=None,
+    pause = timedelta(0) if refused.code == "draining" else timedelta(seconds=1)
+    # This try is as if it had not been. Only if it was the first one, no host can have the command.
+    is_first = Q(fence__lte=1)
+    mine.update(
+        state=Case(When(is_first, then=Value(CommandState.QUEUED)), default=F("state")),
+        sent_at=Case(When(is_first, then=Value(None)), default=F("sent_at")),
+        fence=Greatest(F("fence") - 1, 0),
+        lease_until=now + pause,
+        detail=refused.reason[:500],
     )
-
-
-def _apply_job_status(agent: Agent, status: messages.AsyncStatus) -> None:
-    command_id = _command_id(status.request_id)
-    if command_id is None:
-        return
-    facts: dict[str, Any] = {
-        "check_result": plain_check_result(status.check_result),
-        "exit_code": _integer(status.exit_code),
-        "duration_ms": _bounded(status.elapsed_ms),
-    }
-    if not status.status.is_final:
-        Command.objects.filter(pk=command_id, agent=agent, state=CommandState.STARTED).update(**facts)
-        return
-    detail = status.error or ""
-    if status.status is JobStatus.TIMEOUT and not detail:
-        detail = "The completion check did not pass in time."
-    change_state(
-        command_id,
-        _STATE_OF_JOB[status.status],
-        agent=agent,
-        detail=detail,
-        log_tail=status.log_tail or "",
-        finished_at=timezone.now(),
-        **facts,
-    )
-
-
-def _apply_exit(agent: Agent, exited: messages.JobExited) -> None:
-    command_id = _command_id(exited.request_id)
-    if command_id is not None:
-        Command.objects.filter(pk=command_id, agent=agent).update(
-            exit_code=_integer(exited.exit_code), process_exited_at=timezone.now()
-        )
-
-
-def _release(agent: Agent, refused: messages.CommandRefused) -> None:
-    """The gateway could not pass it on: free for the next try, by whichever gateway the agent comes in again."""
-    command_id = _command_id(refused.request_id)
-    if command_id is not None:
-        Command.objects.filter(pk=command_id, agent=agent, state=CommandState.SENT).update(
-            state=CommandState.QUEUED,
-            lease_until=timezone.now() + timedelta(seconds=1),
-            detail=refused.reason[:500],
-        )
-
-
-def _command_id(request_id: str) -> uuid.UUID | None:
-    """The id, if it can be one. Whose command it is decides the `agent` of each update."""
-    try:
-        return uuid.UUID(request_id)
-    except ValueError:
-        return None
-
-
-def _integer(value: Any) -> int | None:
-    """An exit code that the column can hold."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
-
-
-def _bounded(value: int) -> int:
-    return min(max(value, 0), 2**31 - 1)
-
-
-def due_polls(*, now: datetime | None = None) -> dict[uuid.UUID, list[tuple[str, list[str]]]]:
-    """The running jobs to ask about, as agent ids and job ids by gateway; each is due again after its interval."""
-    moment = now or timezone.now()
-    due: dict[uuid.UUID, dict[str, list[str]]] = {}
-    with transaction.atomic():
-        commands = list(
-            Command.objects.select_for_update(skip_locked=True, of=("self",), no_key=True)
-            .filter(next_poll_at__lte=moment, agent__session_id__isnull=False, agent__gateway_id__isnull=False)
-            .select_related("agent")
-            .order_by("next_poll_at")[:5000]
-        )
-        for command in commands:
-            interval = timedelta(milliseconds=max(500, command.execution.get("poll_interval_ms", 2000)))
-            command.next_poll_at = moment + interval
-            gateway_id = command.agent.gateway_id
-            assert gateway_id is not None
-            due.setdefault(gateway_id, {}).setdefault(command.agent.agent_id, []).append(command.job_id)
-        Command.objects.bulk_update(commands, ["next_poll_at"])
-    return {gateway_id: list(jobs.items()) for gateway_id, jobs in due.items()}

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.audit.actions import record_event
 from apps.audit.actor import Actor
-from apps.gateways.dispatch import resume_frame, wake_gateway_on_commit
-from apps.gateways.enums import CommandState
-from apps.gateways.models import Agent, Command, Gateway
-from apps.gateways.signals import agents_lost, agents_online
-from opsmap_protocol import codec, messages
+from apps.gateways.actions import session_sql
+from apps.gateways.actions.arrivals import choose_sessions
+from apps.gateways.dispatch import wake_gateway_on_commit
+from apps.gateways.models import Agent, AgentSession, Gateway
+from apps.gateways.signals import agents_lost
+from opsmap_protocol import messages
 
 GATEWAY_SILENCE = timedelta(seconds=35)
 """Gateways speak every 10 s (aggregated heartbeats): three missed ones and a little."""
@@ -48,7 +48,11 @@ def register_gateway(*, organization_id: uuid.UUID, gateway_id: str, certificate
 
 @transaction.atomic
 def open_gateway_session(*, gateway: Gateway, hello: messages.GatewayRegister) -> uuid.UUID:
-    """The gateway is here, by a new connection that replaces any older one. Returns the session's id."""
+    """The gateway is here, by a new connection that replaces any older one. Returns the session's id.
+
+    Its agents have to prove themselves anew. Those with another session go on by that; the others are not called lost
+    for a moment, but nothing is sent to them.
+    """
     session_id = uuid.uuid4()
     now = timezone.now()
     Gateway.objects.filter(pk=gateway.pk).update(
@@ -59,106 +63,112 @@ def open_gateway_session(*, gateway: Gateway, hello: messages.GatewayRegister) -
         connected_at=now,
         last_seen_at=now,
     )
+    agents = _lock_agents_of(gateway)
+    AgentSession.objects.filter(gateway=gateway).delete()
+    if agents:
+        choose_sessions(agents)
+        Agent.objects.filter(gateway=gateway, pk__in=agents).update(token="")
     return session_id
 
 
 @transaction.atomic
 def close_gateway_session(*, gateway: Gateway, session_id: uuid.UUID) -> None:
-    """The connection ended. Unless a newer one replaced it, its agents are out of reach: one event for all of them."""
+    """The connection ended. Unless a newer one replaced it, its agents go over to their other sessions; those that have
+    none are out of reach: one event for all of them.
+    """
     if not Gateway.objects.filter(pk=gateway.pk, session_id=session_id).update(session_id=None):
         return
-    lost = list(
-        Agent.objects.select_for_update(no_key=True).filter(gateway=gateway, session_id__isnull=False).order_by("pk")
-    )
-    Agent.objects.filter(pk__in=[agent.pk for agent in lost]).update(session_id=None)
-    if lost:
-        agents_lost.send(sender=Gateway, agents=lost, reason=f"gateway {gateway.gateway_id} is not connected")
+    agents = _lock_agents_of(gateway)
+    AgentSession.objects.filter(gateway=gateway).delete()
+    _go_over_or_lose(agents, reason=f"gateway {gateway.gateway_id} is not connected")
+
+
+def _lock_agents_of(gateway: Gateway) -> list[uuid.UUID]:
+    """The agents that are here by this gateway or could be: of two gateways that end at once, the second sees what the
+    first has done, or each would hand its agents over to the other.
+    """
+    standing_by = AgentSession.objects.filter(gateway=gateway).values("agent_id")
+    agents = Agent.objects.filter(Q(gateway=gateway, session_id__isnull=False) | Q(pk__in=standing_by))
+    return list(agents.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+
+
+def _go_over_or_lose(agents: Sequence[uuid.UUID], *, reason: str) -> None:
+    """Sessions of these agents ended. They are locked."""
+    if not agents:
+        return
+    choose_sessions(agents)
+    without = Agent.objects.filter(pk__in=agents, session_id__isnull=False, sessions__isnull=True).order_by("pk")
+    if lost := list(without):
+        Agent.objects.filter(pk__in=[agent.pk for agent in lost]).update(session_id=None, token="", changed_at=Now())
+        agents_lost.send(sender=Agent, agents=lost, reason=reason)
 
 
 @transaction.atomic
-def open_agent_session(*, gateway: Gateway, online: messages.AgentOnline) -> str:
-    """An agent came in by this gateway; it registers itself if it is new. Returns the frame that greets it."""
-    hello = online.agent
-    now = timezone.now()
-    agent, is_new = Agent.objects.select_for_update(no_key=True).get_or_create(
-        organization_id=gateway.organization_id,
-        agent_id=hello.agent_id,
-        defaults={"hostname": hello.hostname[:253]},
-    )
-    if is_new:
-        record_event(
-            "agent.registered",
-            actor=Actor.agent(hello.agent_id),
-            organization_id=gateway.organization_id,
-            target={"type": "agent", "agentId": hello.agent_id},
-            details={"hostname": hello.hostname[:253], "gateway": gateway.gateway_id},
-        )
-    elif (agent.hostname, agent.labels) != (hello.hostname[:253], hello.labels):
-        _leave_former_place(agent)
-    if agent.incarnation != hello.incarnation:
-        agent.incarnation, agent.acked_seq = hello.incarnation, 0
-    # What the agent no longer holds was acknowledged once, by a database that is gone: it cannot come again.
-    agent.acked_seq = max(agent.acked_seq, hello.first_seq - 1)
-    agent.gateway = gateway
-    agent.session_id = online.session_id
-    agent.hostname = hello.hostname[:253]
-    agent.certificate_sha256 = online.certificate_sha256[:64]
-    agent.os = codec.to_plain(hello.os)
-    agent.labels, agent.capabilities, agent.version = hello.labels, hello.capabilities, hello.version[:40]
-    agent.connected_at = agent.last_seen_at = now
-    agent.save()
-    # What was on its way when the old session ended is sent again at once instead of after its lease.
-    Command.objects.filter(agent=agent, state=CommandState.SENT).update(lease_until=None)
-    agents_online.send(sender=Agent, agents=[agent])
-    return resume_frame(agent)
+def drain_gateway_session(*, gateway: Gateway, session_id: uuid.UUID) -> None:
+    """The gateway stops soon: its agents go over to their other sessions, if they have some."""
+    if not Gateway.objects.filter(pk=gateway.pk, session_id=session_id).exists():
+        return
+    agents = _lock_agents_of(gateway)
+    AgentSession.objects.filter(gateway=gateway).update(is_draining=True)
+    if agents:
+        choose_sessions(agents)
 
 
-def _leave_former_place(agent: Agent) -> None:
-    """Whatever was found by the agent's former hostname or labels is out of reach by them."""
-    Agent.objects.filter(pk=agent.pk).update(session_id=None)
-    reason = f"agent {agent.agent_id} has another hostname or other labels"
-    agents_lost.send(sender=Agent, agents=[agent], reason=reason)
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """What a gateway says of a session that ended."""
+
+    agent_id: str
+    session_id: str
+    reason: str
 
 
 @transaction.atomic
-def close_agent_session(*, gateway: Gateway, offline: messages.AgentOffline) -> None:
+def close_agent_session(*, gateway: Gateway, offline: Offline) -> None:
     """An agent's connection ended. A late word about a session that was replaced means nothing."""
     agent = (
         Agent.objects.select_for_update(no_key=True)
-        .filter(organization_id=gateway.organization_id, agent_id=offline.agent_id, session_id=offline.session_id)
+        .filter(organization_id=gateway.organization_id, agent_id=offline.agent_id)
+        .only("pk", "gateway_id", "session_id")
         .first()
     )
-    if agent is not None:
-        Agent.objects.filter(pk=agent.pk).update(session_id=None)
-        agents_lost.send(sender=Agent, agents=[agent], reason=f"agent {agent.agent_id}: {offline.reason}"[:300])
+    if agent is None:
+        return
+    ended, _ = AgentSession.objects.filter(agent=agent, gateway=gateway, session_id=offline.session_id).delete()
+    if ended and (agent.gateway_id, agent.session_id) == (gateway.pk, offline.session_id):
+        _go_over_or_lose([agent.pk], reason=f"agent {offline.agent_id}: {offline.reason}"[:300])
+
+
+@transaction.atomic
+def greet_again(*, agents: Sequence[uuid.UUID]) -> None:
+    """These tell events by a session that is not in use: by the one that is, they are told once more to resume.
+
+    An agent obeys the `resume` that came last. Two gateways carry them, so that may not be the one that was sent last.
+    """
+    for gateway_id in session_sql.begin_anew(agents):
+        wake_gateway_on_commit(gateway_id)
 
 
 def record_heartbeats(*, gateway: Gateway, heartbeats: Sequence[messages.Heartbeat]) -> None:
+    """The newest heartbeat of each agent whose session with this gateway is the one in use."""
     now = timezone.now()
-    by_id = {heartbeat.agent_id: heartbeat for heartbeat in heartbeats}
-    agents = list(Agent.objects.filter(gateway=gateway, agent_id__in=by_id))
-    for agent in agents:
-        beat = by_id[agent.agent_id]
-        agent.last_seen_at = now
-        agent.load = {
+    loads = {
+        beat.agent_id: {
             "uptimeSecs": beat.uptime_secs,
             "load": beat.load,
             "memoryPercent": beat.memory_percent,
             "activeCommands": beat.active_commands,
         }
-    Agent.objects.bulk_update(agents, ["last_seen_at", "load"])
+        for beat in heartbeats
+    }
+    if loads:
+        session_sql.record_loads(gateway.pk, loads, now)
     Gateway.objects.filter(pk=gateway.pk).update(last_seen_at=now)
 
 
-@transaction.atomic
-def set_health_checks(*, agent: Agent, checks: list[dict[str, Any]]) -> bool:
-    """What an agent should watch from now on; told to it on commit. False if it does so already."""
-    revision = hashlib.sha256(json.dumps(checks, sort_keys=True).encode()).hexdigest()
-    changed = Agent.objects.filter(pk=agent.pk).exclude(health_checks_revision=revision)
-    if not changed.update(health_checks=checks, health_checks_revision=revision):
-        return False
-    wake_gateway_on_commit(agent.gateway_id)
-    return True
+def is_gateway_session(*, gateway: Gateway, session_id: uuid.UUID) -> bool:
+    """Whether the database still counts this session: a sweep may have closed it, by a clock that was wrong."""
+    return Gateway.objects.filter(pk=gateway.pk, session_id=session_id).exists()
 
 
 def sweep_sessions(*, now: datetime | None = None) -> None:
@@ -171,13 +181,12 @@ def sweep_sessions(*, now: datetime | None = None) -> None:
         assert gateway.session_id is not None
         close_gateway_session(gateway=gateway, session_id=gateway.session_id)
     with transaction.atomic():
+        # An empty token: its gateway came anew, and it did not.
         stale = list(
-            Agent.objects.select_for_update(of=("self",), skip_locked=True, no_key=True).filter(
-                session_id__isnull=False,
-                connected_at__lt=F("gateway__connected_at"),
-                gateway__connected_at__lt=moment - RETURN_TIME,
-            )
+            Agent.objects.select_for_update(of=("self",), skip_locked=True, no_key=True)
+            .filter(session_id__isnull=False, token="", gateway__connected_at__lt=moment - RETURN_TIME)
+            .order_by("pk")
         )
-        Agent.objects.filter(pk__in=[agent.pk for agent in stale]).update(session_id=None)
         if stale:
+            Agent.objects.filter(pk__in=[agent.pk for agent in stale]).update(session_id=None, changed_at=Now())
             agents_lost.send(sender=Agent, agents=stale, reason="did not come back with its gateway")

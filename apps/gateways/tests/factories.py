@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,11 +16,21 @@ from django.dispatch import Signal
 from django.utils import timezone
 
 from apps.audit.actor import Actor
-from apps.gateways.actions.commands import claim_commands, queue_command
-from apps.gateways.actions.reports import Report, ingest_reports
+from apps.gateways.actions import session_sql
+from apps.gateways.actions.arrivals import Arrival, open_agent_sessions
+from apps.gateways.actions.claims import claim_commands
+from apps.gateways.actions.reports import (
+    AgentMessage,
+    Ingested,
+    Report,
+    Source,
+    ingest_reports,
+    release_refused,
+)
+from apps.gateways.actions.requests import queue_command
 from apps.gateways.actions.sessions import (
+    Offline,
     close_agent_session,
-    open_agent_session,
     open_gateway_session,
     register_gateway,
 )
@@ -68,7 +77,10 @@ def connect_gateway(gateway: Gateway) -> uuid.UUID:
 
 @dataclass
 class SimulatedAgent:
-    """The agent of one host: connects through a gateway and numbers its events as a journal does."""
+    """The agent of one host: connects through a gateway and numbers its events as a journal does.
+
+    Says what the link hands on once it has checked the seals; `sockets.LinkedAgent` has seals of its own.
+    """
 
     gateway: Gateway
     agent_id: str = "srv-1"
@@ -78,6 +90,8 @@ class SimulatedAgent:
     first_seq: int = 1
     seq: int = 0
     session_id: str = ""
+    token: str = ""
+    is_preferred: bool = False
 
     @property
     def row(self) -> Agent:
@@ -91,28 +105,32 @@ class SimulatedAgent:
             labels=self.labels,
             capabilities=["native", "execute"],
             version="1.0",
-            incarnation=self.incarnation,
-            boot_id="boot-1",
-            first_seq=self.first_seq,
+            certificate="MIIB",
+            nonce=uuid.uuid4().hex,
+            is_preferred=self.is_preferred,
         )
 
-    def online(self) -> messages.AgentOnline:
-        """What its gateway says when it comes in, by a session of its own."""
-        self.session_id = f"session-{next(_sessions)}"
-        return messages.AgentOnline(self.gateway.gateway_id, self.session_id, self.hello(), "ab" * 32)
+    def arrival(self) -> Arrival:
+        """A session of its own, proven."""
+        self.session_id, self.token = f"session-{next(_sessions)}", uuid.uuid4().hex
+        return Arrival(self.hello(), self.session_id, self.token, "ab" * 32, messages.DEFAULT_CREDITS)
 
     def connect(self, gateway: Gateway | None = None) -> dict[str, Any]:
-        """Come in (by another gateway if given); the greeting that it gets."""
+        """Come in (by another gateway if given); the greeting that it gets, none if the session stands by."""
         self.gateway = gateway or self.gateway
-        greeting: dict[str, Any] = json.loads(open_agent_session(gateway=self.gateway, online=self.online()))
-        return greeting
+        session_id = Gateway.objects.values_list("session_id", flat=True).get(pk=self.gateway.pk)
+        session_id = session_id or connect_gateway(self.gateway)
+        open_agent_sessions(gateway=self.gateway, session_id=session_id, arrivals=[self.arrival()])
+        return self.begin()
+
+    def begin(self) -> dict[str, Any]:
+        """What its link tells it if its session is in use."""
+        found = session_sql.begin([session_sql.Candidate(self.row.pk, self.token, self.incarnation, self.first_seq)])
+        return {"type": "resume", "acked_seq": found[0].acked_seq, "incarnation": self.incarnation} if found else {}
 
     def disconnect(self, *, session_id: str = "", gateway: Gateway | None = None) -> None:
-        gateway = gateway or self.gateway
-        offline = messages.AgentOffline(
-            gateway.gateway_id, self.agent_id, session_id or self.session_id, "connection lost"
-        )
-        close_agent_session(gateway=gateway, offline=offline)
+        offline = Offline(self.agent_id, session_id or self.session_id, "connection lost")
+        close_agent_session(gateway=gateway or self.gateway, offline=offline)
 
     def events(self, *bodies: messages.EventBody, seqs: list[int] | None = None) -> messages.Events:
         """The next events of its journal, or those with the numbers given."""
@@ -120,17 +138,29 @@ class SimulatedAgent:
             seqs = [self.seq + 1 + index for index in range(len(bodies))]
             self.seq += len(bodies)
         events = [messages.Event(seq, AT, body) for seq, body in zip(seqs, bodies, strict=True)]
-        return messages.Events(self.agent_id, self.incarnation, events)
+        return messages.Events(self.agent_id, self.token, self.incarnation, events)
 
     def report(self, *bodies: messages.EventBody, seqs: list[int] | None = None) -> list[dict[str, Any]]:
-        """Tell events; the frames that come back."""
+        """Tell events; the answers."""
         return self.say(self.events(*bodies, seqs=seqs))
 
-    def say(self, *reports: Report) -> list[dict[str, Any]]:
-        return [json.loads(frame) for frame in ingest_reports(gateway=self.gateway, reports=list(reports))]
+    def say(self, *said: AgentMessage) -> list[dict[str, Any]]:
+        """What the link answers when agents of this gateway say that, each by its own session."""
+        reports = [Report(self._source_of(message), message) for message in said]
+        return answers_of(ingest_reports(reports=reports), reports)
+
+    def _source_of(self, message: AgentMessage) -> Source:
+        organization_id = self.gateway.organization_id
+        row = Agent.objects.filter(organization_id=organization_id, agent_id=message.agent_id).first() or Agent()
+        return Source(row.pk, message.agent_id, message.token, row.incarnation, row.acked_seq)
+
+    def refuse(self, command: Command, *, gateway: Gateway | None = None, code: str = "queue_full") -> None:
+        """Its gateway does not pass the command on."""
+        gateway = gateway or self.gateway
+        release_refused(gateway=gateway, refused=refused(command, self, code))
 
     def receive(self, command: Command) -> None:
-        self.say(messages.CommandReceived(self.agent_id, str(command.pk)))
+        self.say(messages.CommandReceived(self.agent_id, self.token, str(command.pk)))
 
     def succeed(self, command: Command) -> None:
         """Take a command and carry it out as a job, to the end."""
@@ -143,6 +173,16 @@ class SimulatedAgent:
 
     def tell_health(self, check_id: Any, status: str, /, **details: Any) -> None:
         self.report(health_changed(check_id, status, **details))
+
+
+def answers_of(ingested: Ingested, reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """As the link tells them: an acknowledgement for each agent, or the question for what is missing."""
+    incarnations = {report.source.agent_id: report.source.incarnation for report in reports}
+    answers = []
+    for agent_id, seq in ingested.acked.items():
+        kind, name = ("resume", "acked_seq") if agent_id in ingested.gaps else ("events_ack", "seq")
+        answers.append({"type": kind, "target_agent": agent_id, "incarnation": incarnations[agent_id], name: seq})
+    return answers
 
 
 def make_agent(gateway: Gateway, agent_id: str = "srv-1", **changes: Any) -> SimulatedAgent:
@@ -166,11 +206,12 @@ def put(command: Command, state: str, **fields: Any) -> Command:
     return command
 
 
-def claim(gateway: Gateway, session_id: uuid.UUID | None = None) -> list[dict[str, Any]]:
-    """The frames that the gateway's session gets now."""
+def claim(gateway: Gateway, session_id: uuid.UUID | None = None, **scarce: Any) -> list[dict[str, Any]]:
+    """The messages that the gateway's session gets now."""
     session = session_id or Gateway.objects.get(pk=gateway.pk).session_id
     assert session is not None
-    return [json.loads(frame) for frame in claim_commands(gateway_id=gateway.pk, session_id=session)]
+    claimed = claim_commands(gateway_id=gateway.pk, session_id=session, **scarce)
+    return [command.as_message() for command in claimed]
 
 
 def claimed_ids(gateway: Gateway, session_id: uuid.UUID | None = None) -> list[str]:
@@ -201,9 +242,9 @@ def health_changed(check_id: Any, status: str, /, **details: Any) -> messages.He
     return messages.HealthChanged(str(check_id), HealthStatus(status), details, AT)
 
 
-def refused(command: Command, agent: SimulatedAgent) -> messages.CommandRefused:
+def refused(command: Command, agent: SimulatedAgent, code: str = "queue_full") -> messages.CommandRefused:
     return messages.CommandRefused(
-        agent.gateway.gateway_id, str(command.pk), agent.agent_id, "queue_full", "the queue of srv-1 is full"
+        agent.gateway.gateway_id, str(command.pk), agent.agent_id, code, "the queue of srv-1 is full"
     )
 
 

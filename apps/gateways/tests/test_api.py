@@ -19,6 +19,7 @@ from apps.gateways.dispatch import gateway_group
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Command, Gateway
 from apps.gateways.tasks import poll_running_jobs, sweep_commands
+from apps.gateways.tests.callers import at_once
 from apps.gateways.tests.factories import (
     DETACHED,
     SimulatedAgent,
@@ -75,6 +76,42 @@ def test_an_idempotency_key_makes_a_repeated_request_harmless(
     assert Command.objects.count() == 2
 
 
+def test_a_key_stands_for_one_command_only(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
+    other = make_agent(agent.gateway, "srv-2")
+    client.force_login(cast.operator)
+    key = {"Idempotency-Key": "once"}
+    post(client, agent.row.pk, **key)
+    for agent_id, body in ((other.row.pk, UPTIME_BODY), (agent.row.pk, UPTIME_BODY | {"timeoutMs": 9000})):
+        response = post(client, agent_id, body, **key)
+        assert (response.status_code, response.json()["code"]) == (409, "idempotency_key_reused")
+    # Cut short, two long keys might be the same one.
+    assert post(client, agent.row.pk, **{"Idempotency-Key": "k" * 121}).status_code == 400
+    assert Command.objects.count() == 1
+
+
+def test_a_repeated_request_finds_its_command_also_when_the_agent_has_gone(
+    client: Client, cast: Cast, agent: SimulatedAgent
+) -> None:
+    key = {"Idempotency-Key": "once"}
+    client.force_login(cast.operator)
+    first = post(client, agent.row.pk, **key)
+    agent.disconnect()
+    again = post(client, agent.row.pk, **key)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert post(client, agent.row.pk, **{"Idempotency-Key": "twice"}).status_code == 503
+    assert Command.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_same_request_several_times_at_once_is_one_command(cast: Cast) -> None:
+    agent_id = make_agent(make_gateway(cast.acme)).row.pk
+    answers = at_once(4, cast.operator, lambda client: post(client, agent_id, **{"Idempotency-Key": "once"}))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert Command.objects.count() == 1
+    assert AuditEvent.objects.filter(action="command.requested").count() == 1
+
+
 def test_a_command_for_an_agent_that_is_away_is_refused(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
     agent.disconnect()
     client.force_login(cast.operator)
@@ -89,6 +126,8 @@ def test_a_command_for_an_agent_that_is_away_is_refused(client: Client, cast: Ca
     [
         ({}, "invalid"),
         ({"command": "uptime"}, "invalid"),
+        ({"command": {"type": "native", "name": "upt\0ime"}}, "invalid"),
+        ({"command": {"type": "native", "name": "uptime", "params": {"a": ["\ud800"]}}}, "invalid"),
         (UPTIME_BODY | {"timeoutMs": 1}, "invalid"),
         ({"command": {"type": "shell", "line": "ls"}}, "invalid_command"),
         ({"command": {"type": "native", "name": "uptime"}, "execution": {"type": "later"}}, "invalid_command"),
@@ -103,12 +142,37 @@ def test_a_command_with_faults_is_refused(
     assert not Command.objects.exists()
 
 
+def test_a_number_that_no_database_keeps_is_refused(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
+    client.force_login(cast.operator)
+    body = '{"command": {"type": "native", "name": "uptime", "params": {"a": 1e999}}}'
+    response = client.post(f"/api/v1/agents/{agent.row.pk}/commands", body, content_type="application/json")
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+
+
 def test_who_only_watches_may_not_command(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
     client.force_login(cast.viewer)
     assert post(client, agent.row.pk).status_code == 403
     client.force_login(cast.outsider)
     assert post(client, agent.row.pk).status_code == 404
     assert not Command.objects.exists()
+
+
+def test_a_command_shows_its_delivery(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
+    command = queue(agent)
+    address = f"/api/v1/commands/{command.pk}"
+    client.force_login(cast.viewer)
+    shown = client.get(address).json()
+    assert (shown["sentAt"], shown["receivedAt"], shown["startedAt"], shown["finishedAt"]) == (None, None, None, None)
+    assert shown["createdAt"] < shown["notAfter"]
+    assert (shown["isCancelRequested"], shown["output"], shown["broadcastId"]) == (False, {}, None)
+    moments = {"sent_at": command.created_at, "received_at": command.not_after}
+    put(command, CommandState.RECEIVED, is_cancel_requested=True, **moments)
+    shown = client.get(address).json()
+    assert (shown["sentAt"], shown["receivedAt"], shown["isCancelRequested"]) == (
+        shown["createdAt"],
+        shown["notAfter"],
+        True,
+    )
 
 
 def test_a_command_shows_how_it_went(client: Client, cast: Cast, agent: SimulatedAgent) -> None:
@@ -204,10 +268,7 @@ def test_the_tasks_ask_about_jobs_and_sweep(cast: Cast) -> None:
         return message
 
     message = async_to_sync(polls)()
-    assert message["type"] == "link.send"
-    [frame] = message["frames"]
-    assert '"check_job_status"' in frame
-    assert f"job-{job.pk}" in frame
+    assert (message["type"], message["jobs"]) == ("link.ask", {"srv-1": [f"job-{job.pk}"]})
     Gateway.objects.update(last_seen_at=job.created_at - timedelta(hours=1))
     sweep_commands()
     late.refresh_from_db()

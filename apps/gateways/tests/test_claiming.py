@@ -9,7 +9,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.gateways.actions.commands import CLAIM_BATCH, LEASE
+from apps.gateways.actions.claims import CLAIM_BATCH, LEASE, claim_commands, return_commands
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Command
 from apps.gateways.tests.factories import (
@@ -24,7 +24,6 @@ from apps.gateways.tests.factories import (
     make_gateway,
     put,
     queue,
-    refused,
 )
 from conftest import Cast
 
@@ -106,6 +105,8 @@ def test_claim_by_a_replaced_session_gets_nothing(agent: SimulatedAgent) -> None
     old = agent.gateway.session_id
     connect_gateway(agent.gateway)
     assert claimed_ids(agent.gateway, old) == []
+    assert claimed_ids(agent.gateway) == [], "the agent has to prove first that it is behind the new one"
+    agent.connect()
     assert claimed_ids(agent.gateway) == [str(command.pk)]
 
 
@@ -165,7 +166,7 @@ def test_claim_skips_what_another_connection_is_claiming(cast: Cast) -> None:
 def test_a_refused_command_is_free_again_a_moment_later(agent: SimulatedAgent) -> None:
     command = queue(agent)
     claim(agent.gateway)
-    agent.say(refused(command, agent))
+    agent.refuse(command)
     command.refresh_from_db()
     assert command.state == CommandState.QUEUED
     assert command.detail == "the queue of srv-1 is full"
@@ -178,6 +179,28 @@ def test_a_refusal_that_comes_late_changes_nothing(agent: SimulatedAgent) -> Non
     command = queue(agent)
     claim(agent.gateway)
     agent.receive(command)
-    agent.say(refused(command, agent))
+    agent.refuse(command)
     command.refresh_from_db()
     assert command.state == CommandState.RECEIVED
+
+
+def test_what_was_claimed_and_not_sent_is_as_it_was(agent: SimulatedAgent) -> None:
+    first, again = queue(agent), put(queue(agent), CommandState.SENT, fence=1, sent_at=timezone.now())
+    before = list(Command.objects.order_by("pk").values())
+    assert agent.gateway.session_id is not None
+    claimed = claim_commands(gateway_id=agent.gateway.pk, session_id=agent.gateway.session_id)
+    assert {command.id for command in claimed} == {first.pk, again.pk}
+    return_commands(claimed)
+    assert list(Command.objects.order_by("pk").values()) == before
+
+
+def test_what_somebody_else_has_claimed_since_is_not_returned(agent: SimulatedAgent) -> None:
+    command = queue(agent)
+    assert agent.gateway.session_id is not None
+    claimed = claim_commands(gateway_id=agent.gateway.pk, session_id=agent.gateway.session_id)
+    end_lease(command)
+    assert claimed_ids(agent.gateway) == [str(command.pk)]
+    return_commands(claimed)
+    command.refresh_from_db()
+    assert (command.state, command.fence) == (CommandState.SENT, 2)
+    assert command.lease_until is not None

@@ -6,18 +6,25 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.sync.client import connect
+from websockets.uri import parse_uri
 
+from apps.gateways import consumers
 from apps.gateways.actions.sessions import register_gateway
 from apps.gateways.models import Gateway
-from apps.gateways.pki import ensure_authorities, ensure_leaf
-from apps.gateways.tests.factories import SYSTEM, gateway_hello, wait_until
+from apps.gateways.pki import ensure_authorities, ensure_leaf, renew_signer
+from apps.gateways.tests.factories import SYSTEM, gateway_hello, queue, wait_until
+from apps.gateways.tests.sockets import LinkedAgent, LinkPki
 from conftest import Cast
 from opsmap.link import make_server
 from opsmap_protocol import codec
@@ -36,6 +43,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
         authorities = ensure_authorities(folder / owner / "ca")
         leaf = folder / owner / "leaf"
         ensure_leaf(leaf, "backend", authorities[PeerRole.BACKEND], uri=BACKEND_URI, hosts=HOSTS)
+        renew_signer(leaf, authorities[PeerRole.BACKEND])
         for role in (PeerRole.GATEWAY, PeerRole.AGENT):
             uri = Identity(SOME_ORGANIZATION, role, "one").uri
             ensure_leaf(leaf, role, authorities[role], uri=uri, hosts=HOSTS)
@@ -43,8 +51,9 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def port(pki: Path, transactional_db: None) -> Iterator[int]:
+def port(pki: Path, transactional_db: None, settings: Any) -> Iterator[int]:
     """The listener, in a thread; the database is what the test sees."""
+    settings.PKI_DIR = pki / "ours"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         free = probe.getsockname()[1]
     server = make_server("127.0.0.1", free, pki / "ours")
@@ -151,3 +160,112 @@ def test_a_foreign_authority_cannot_stand_in_for_the_registered_gateway(cast: Ca
     with pytest.raises((OSError, WebSocketException)):
         speak(port, client_context(pki, "foreign/registered"), hello)
     assert not Gateway.objects.get().is_online
+
+
+def test_gateways_are_told_when_the_server_stops(cast: Cast, pki: Path, transactional_db: None, settings: Any) -> None:
+    settings.PKI_DIR = pki / "ours"
+    hello = register(cast.acme, pki)
+    server = make_server("127.0.0.1", 0, pki / "ours")
+    port = server.config.door.getsockname()[1]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        with connect(
+            f"wss://localhost:{port}/link/",
+            ssl=client_context(pki, "ours/registered"),
+            sock=socket.create_connection(("127.0.0.1", port)),
+        ) as link:
+            link.send(hello)
+            assert json.loads(link.recv(timeout=5))["type"] == "gateway_registered"
+            assert server.config.door.unfinished == 0, "it has said who it is"
+            server.should_exit = True
+            assert json.loads(link.recv(timeout=5))["type"] == "goaway"
+            with pytest.raises(ConnectionClosed):
+                link.recv(timeout=5)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_door_is_shut_to_those_who_say_nothing(cast: Cast, port: int, pki: Path) -> None:
+    """More than may be unfinished at a time: a gateway comes in all the same."""
+    hello = register(cast.acme, pki)
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(400)]
+    try:
+        answer = speak(port, client_context(pki, "ours/registered"), hello)
+        assert answer["type"] == "gateway_registered"
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+class DeafLink:
+    """A gateway's connection that says things and never reads, not even pings."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.socket = context.wrap_socket(plain, server_hostname="localhost")
+        self.protocol = ClientProtocol(parse_uri(f"wss://localhost:{port}/link/"))
+        self.protocol.send_request(self.protocol.connect())
+        self._flush()
+        self.protocol.receive_data(self.socket.recv(4096))
+        assert self.protocol.state is State.OPEN
+
+    def __enter__(self) -> DeafLink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def say(self, frame: str) -> None:
+        self.protocol.send_text(frame.encode())
+        self._flush()
+
+    def hear(self, kind: str) -> dict[str, Any]:
+        """Before it goes deaf: the next frame of a kind."""
+        while True:
+            for event in self.protocol.events_received():
+                if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                    data: dict[str, Any] = json.loads(bytes(event.data))
+                    if data["type"] == kind:
+                        return data
+            self.protocol.receive_data(self.socket.recv(65536))
+
+    def _flush(self) -> None:
+        for data in self.protocol.data_to_send():
+            self.socket.sendall(data)
+
+
+def is_gone() -> bool:
+    return not Gateway.objects.get().is_online
+
+
+def test_a_gateway_that_is_gone_without_a_word_is_noticed(cast: Cast, port: int, pki: Path) -> None:
+    hello = register(cast.acme, pki)
+    with DeafLink(port, client_context(pki, "ours/registered")) as silent:
+        silent.say(hello)
+        wait_until(lambda: not is_gone())
+        wait_until(is_gone, deadline_s=12)
+
+
+def test_a_gateway_that_does_not_read_is_given_up(
+    cast: Cast, port: int, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "SEND_TIMEOUT_S", 0.5)
+    hello = register(cast.acme, pki)
+    with DeafLink(port, client_context(pki, "ours/registered")) as deaf:
+        deaf.say(hello)
+        agent = LinkedAgent(LinkPki(pki / "ours"), cast.acme.pk)
+        deaf.hear("gateway_registered")
+        deaf.say(codec.encode(agent.online()))
+        agent.token = deaf.hear("challenge")["token"]
+        deaf.say(agent.presence())
+        deaf.hear("config_update")
+        began_s = time.monotonic()
+        padding = {"type": "native", "name": "uptime", "params": {"padding": "x" * 900_000}}
+        for _ in range(20):
+            queue(agent.row, spec=padding)
+        wait_until(is_gone)
+        assert time.monotonic() - began_s < 8, "not by its pings, which take longer"

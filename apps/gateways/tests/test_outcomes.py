@@ -10,7 +10,7 @@ from django.utils import timezone
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Command
 from apps.gateways.selectors import get_latest_job
-from apps.gateways.signals import command_ended
+from apps.gateways.signals import commands_ended
 from apps.gateways.tests.factories import (
     AT,
     DETACHED,
@@ -29,7 +29,7 @@ from opsmap_protocol.enums import CommandOutcome, JobStatus
 
 
 def sent(agent: SimulatedAgent) -> Command:
-    command = queue(agent, execution=DETACHED)
+    command = queue(agent, execution=DETACHED, subject=agent.row.pk)
     claim(agent.gateway)
     return command
 
@@ -106,11 +106,11 @@ def test_a_job_that_does_not_complete(
     agent: SimulatedAgent, status: JobStatus, state: CommandState, detail: str
 ) -> None:
     command = running(agent)
-    with heard(command_ended) as news:
+    with heard(commands_ended) as news:
         agent.report(job_status(command, status, exit_code=1))
     command.refresh_from_db()
     assert (command.state, command.detail, command.exit_code) == (state, detail, 1)
-    assert [change["command"].state for change in news] == [state]
+    assert [[command.state for command in told["commands"]] for told in news] == [[state]]
 
 
 def test_the_agent_s_own_words_are_kept(agent: SimulatedAgent) -> None:
@@ -122,7 +122,7 @@ def test_the_agent_s_own_words_are_kept(agent: SimulatedAgent) -> None:
 
 def test_an_answer_to_a_poll_counts_like_an_event(agent: SimulatedAgent) -> None:
     command = running(agent)
-    assert agent.say(messages.JobStatuses("srv-1", [job_status(command, JobStatus.COMPLETED)])) == []
+    assert agent.say(messages.JobStatuses("srv-1", agent.token, [job_status(command, JobStatus.COMPLETED)])) == []
     command.refresh_from_db()
     assert command.state == CommandState.SUCCEEDED
     assert agent.row.acked_seq == 1, "it is no event of the journal"
@@ -131,7 +131,7 @@ def test_an_answer_to_a_poll_counts_like_an_event(agent: SimulatedAgent) -> None
 def test_a_late_running_status_does_not_touch_an_ended_job(agent: SimulatedAgent) -> None:
     command = running(agent)
     agent.report(job_status(command, JobStatus.FAILED, exit_code=7))
-    agent.say(messages.JobStatuses("srv-1", [job_status(command, JobStatus.RUNNING, elapsed_ms=9)]))
+    agent.say(messages.JobStatuses("srv-1", agent.token, [job_status(command, JobStatus.RUNNING, elapsed_ms=9)]))
     command.refresh_from_db()
     assert (command.state, command.exit_code, command.duration_ms) == (CommandState.FAILED, 7, 1500)
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from apps.gateways.actions.reports import ingest_reports
+from apps.gateways.actions.reports import release_refused
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command
-from apps.gateways.signals import command_ended, health_reported
+from apps.gateways.signals import commands_ended, health_reported
 from apps.gateways.tests.factories import (
+    AT,
     SimulatedAgent,
     command_result,
     health_changed,
@@ -21,7 +22,6 @@ from apps.gateways.tests.factories import (
     make_gateway,
     put,
     queue,
-    refused,
 )
 from conftest import Cast
 from opsmap_protocol import messages
@@ -43,7 +43,7 @@ def test_events_are_acknowledged_up_to_the_last_one_stored(agent: SimulatedAgent
 def test_events_that_were_stored_before_are_acknowledged_and_not_applied_again(agent: SimulatedAgent) -> None:
     command = queue(agent)
     agent.report(command_result(command, result={"uptime": 1}))
-    with heard(command_ended) as news:
+    with heard(commands_ended) as news:
         frames = agent.report(command_result(command, CommandOutcome.FAILED, error="no"), seqs=[1])
     assert news == []
     assert state_of(command) == CommandState.SUCCEEDED
@@ -118,8 +118,10 @@ def test_an_agent_cannot_speak_of_the_commands_of_another(cast: Cast, agent: Sim
     for stranger in (neighbour, outsider):
         for command in commands:
             stranger.receive(command)
-            stranger.say(messages.JobStatuses(stranger.agent_id, [job_status(command, JobStatus.FAILED)]))
-            stranger.say(refused(command, stranger))
+            stranger.say(
+                messages.JobStatuses(stranger.agent_id, stranger.token, [job_status(command, JobStatus.FAILED)])
+            )
+            stranger.refuse(command)
             acks = stranger.report(
                 command_result(command, CommandOutcome.FAILED),
                 job_started(command),
@@ -133,17 +135,20 @@ def test_an_agent_cannot_speak_of_the_commands_of_another(cast: Cast, agent: Sim
 def test_a_gateway_cannot_speak_for_the_agents_of_another_organization(cast: Cast, agent: SimulatedAgent) -> None:
     command = queue(agent)
     foreign = make_gateway(cast.umbrella)
-    frames = ingest_reports(gateway=foreign, reports=[agent.events(command_result(command))])
+    frames = make_agent(foreign).say(agent.events(command_result(command)))
     assert frames == []
     assert state_of(command) == CommandState.QUEUED
 
 
 @pytest.mark.parametrize("request_id", ["", "not-an-id", "01a1fc23-2091-7470-abc6-e4e6f5e24e03", "x" * 5000])
 def test_unknown_ids_are_harmless(agent: SimulatedAgent, request_id: str) -> None:
-    agent.say(messages.CommandReceived("srv-1", request_id))
-    agent.say(messages.CommandRefused("gw-1", request_id, "srv-1", "agent_offline", "gone"))
-    agent.say(messages.CommandReceived("nobody-knows-it", request_id))
-    agent.say(messages.JobStatuses("srv-1", [messages.AsyncStatus(request_id, "job", JobStatus.FAILED, 0)]))
+    agent.say(messages.CommandReceived("srv-1", agent.token, request_id))
+    gone = messages.CommandRefused("gw-1", request_id, "srv-1", "agent_offline", "gone")
+    release_refused(gateway=agent.gateway, refused=gone)
+    agent.say(messages.ProbeResult("srv-1", agent.token, AT, [], [request_id]))
+    agent.say(
+        messages.JobStatuses("srv-1", agent.token, [messages.AsyncStatus(request_id, "job", JobStatus.FAILED, 0)])
+    )
     frames = agent.report(
         messages.CommandResult(request_id, True, CommandOutcome.SUCCEEDED),
         messages.JobExited(request_id, "job", 0),

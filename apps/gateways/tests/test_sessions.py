@@ -8,11 +8,10 @@ import pytest
 from django.db import IntegrityError
 
 from apps.audit.models import AuditEvent
+from apps.gateways.actions.health_checks import set_health_checks
 from apps.gateways.actions.sessions import (
     close_gateway_session,
-    open_agent_session,
     register_gateway,
-    set_health_checks,
 )
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command, Gateway
@@ -108,7 +107,7 @@ def test_a_new_agent_registers_itself_with_an_audit_event(cast: Cast, agent: Sim
 
 def test_a_new_agent_leaves_nothing_without_its_audit_event(gateway: Gateway) -> None:
     with failing_audit(), pytest.raises(IntegrityError):
-        open_agent_session(gateway=gateway, online=SimulatedAgent(gateway).online())
+        SimulatedAgent(gateway).connect()
     assert not Agent.objects.exists()
 
 

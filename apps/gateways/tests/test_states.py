@@ -9,7 +9,7 @@ import pytest
 from apps.gateways.actions.commands import change_state
 from apps.gateways.enums import OPEN_STATES, PREDECESSORS, CommandState
 from apps.gateways.models import Command
-from apps.gateways.signals import command_ended
+from apps.gateways.signals import commands_ended
 from apps.gateways.tests.factories import SimulatedAgent, heard, later, put, queue
 
 ENDED = [state for state in CommandState if state not in OPEN_STATES]
@@ -24,9 +24,9 @@ def test_change_state_moves_once_from_every_predecessor_and_never_from_elsewhere
     agent: SimulatedAgent, after: CommandState
 ) -> None:
     for before in CommandState:
-        command = put(queue(agent), before, detail="as it was")
+        command = put(queue(agent, subject=agent.row.pk), before, detail="as it was")
         untouched = row_of(command)
-        with heard(command_ended) as news:
+        with heard(commands_ended) as news:
             first = change_state(command.pk, after, detail="moved")
             second = change_state(command.pk, after, detail="moved again")
         if before in PREDECESSORS[after]:

@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from apps.gateways.actions.claims import due_questions
 from apps.gateways.actions.commands import ANSWER_GRACE, sweep_commands
-from apps.gateways.actions.reports import due_polls
 from apps.gateways.actions.sessions import GATEWAY_SILENCE, RETURN_TIME, record_heartbeats, sweep_sessions
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Command, Gateway
-from apps.gateways.signals import agents_lost, command_ended
+from apps.gateways.signals import agents_lost, commands_ended
 from apps.gateways.tests.factories import (
     DETACHED,
     SimulatedAgent,
@@ -20,6 +20,8 @@ from apps.gateways.tests.factories import (
     connect_gateway,
     heard,
     job_started,
+    job_status,
+    later,
     make_agent,
     make_gateway,
     put,
@@ -27,6 +29,7 @@ from apps.gateways.tests.factories import (
 )
 from conftest import Cast
 from opsmap_protocol import messages
+from opsmap_protocol.enums import JobStatus
 
 A_MOMENT = timedelta(milliseconds=1)
 
@@ -41,15 +44,15 @@ A_MOMENT = timedelta(milliseconds=1)
 def test_sweep_closes_what_was_not_taken_in_time(
     agent: SimulatedAgent, state: CommandState, outcome: CommandState, words: str
 ) -> None:
-    command = put(queue(agent), state)
+    command = put(queue(agent, subject=agent.row.pk), state)
     assert sweep_commands(now=command.not_after) == 0
-    with heard(command_ended) as news:
+    with heard(commands_ended) as news:
         assert sweep_commands(now=command.not_after + A_MOMENT) == 1
     command.refresh_from_db()
     assert command.state == outcome
     assert words in command.detail
     assert command.finished_at is not None
-    assert [change["command"].pk for change in news] == [command.pk]
+    assert [[ended.pk for ended in told["commands"]] for told in news] == [[command.pk]]
     assert sweep_commands(now=command.not_after + timedelta(days=1)) == 0
 
 
@@ -61,6 +64,26 @@ def test_sweep_gives_what_has_begun_its_own_time_and_some_grace(agent: Simulated
     assert sweep_commands(now=end + A_MOMENT) == 1
     command.refresh_from_db()
     assert command.state == CommandState.UNKNOWN
+
+
+def test_sweep_leaves_a_job_that_is_late_but_answers(agent: SimulatedAgent) -> None:
+    """Also one that had been given up and was corrected: it does not change to and fro."""
+    job = put(start_job(agent), CommandState.UNKNOWN, finished_at=timezone.now(), not_after=later(hours=-3))
+    agent.report(job_started(job))
+    sweep_commands()
+    job.refresh_from_db()
+    assert job.state == CommandState.STARTED
+    assert job.next_poll_at is not None
+
+    Command.objects.update(heard_at=later(minutes=-5))
+    agent.say(messages.JobStatuses(agent.agent_id, agent.token, [job_status(job, JobStatus.RUNNING)]))
+    assert sweep_commands() == 0
+
+    # Until it does not answer any more.
+    job.refresh_from_db()
+    assert job.heard_at is not None
+    assert sweep_commands(now=job.heard_at + timedelta(seconds=2) + ANSWER_GRACE) == 0
+    assert sweep_commands(now=job.heard_at + timedelta(seconds=2) + ANSWER_GRACE + A_MOMENT) == 1
 
 
 def test_sweep_leaves_ended_commands_alone(agent: SimulatedAgent) -> None:
@@ -117,36 +140,36 @@ def start_job(agent: SimulatedAgent, interval_ms: int = 1000) -> Command:
     return command
 
 
-def test_due_polls_asks_each_gateway_about_its_running_jobs_in_one_go(cast: Cast, agent: SimulatedAgent) -> None:
+def test_due_questions_asks_each_gateway_about_its_running_jobs_in_one_go(cast: Cast, agent: SimulatedAgent) -> None:
     second = make_agent(agent.gateway, "srv-2")
     elsewhere = make_agent(make_gateway(cast.acme, "gw-2"), "srv-3")
     jobs = [start_job(agent), start_job(agent), start_job(second), start_job(elsewhere)]
-    due = due_polls(now=timezone.now() + timedelta(seconds=2))
+    due = due_questions(now=timezone.now() + timedelta(seconds=2))
     assert set(due) == {agent.gateway.pk, elsewhere.gateway.pk}
     ids = [job.job_id for job in jobs]
-    assert {name: sorted(asked) for name, asked in due[agent.gateway.pk]} == {
+    assert {name: sorted(asked) for name, asked in due[agent.gateway.pk].jobs.items()} == {
         "srv-1": sorted(ids[:2]),
         "srv-2": [ids[2]],
     }
-    assert due[elsewhere.gateway.pk] == [("srv-3", [ids[3]])]
+    assert due[elsewhere.gateway.pk].jobs == {"srv-3": [ids[3]]}
 
 
-def test_due_polls_asks_again_after_the_interval_only(agent: SimulatedAgent) -> None:
+def test_due_questions_asks_again_after_the_interval_only(agent: SimulatedAgent) -> None:
     job = start_job(agent, interval_ms=4000)
     moment = job.next_poll_at
     assert moment is not None
-    assert due_polls(now=moment - A_MOMENT) == {}
-    assert len(due_polls(now=moment)) == 1
-    assert due_polls(now=moment + timedelta(seconds=4) - A_MOMENT) == {}
-    assert len(due_polls(now=moment + timedelta(seconds=4))) == 1
+    assert due_questions(now=moment - A_MOMENT) == {}
+    assert len(due_questions(now=moment)) == 1
+    assert due_questions(now=moment + timedelta(seconds=4) - A_MOMENT) == {}
+    assert len(due_questions(now=moment + timedelta(seconds=4))) == 1
 
 
-def test_due_polls_leaves_ended_jobs_and_agents_that_are_away(agent: SimulatedAgent) -> None:
+def test_due_questions_leaves_ended_jobs_and_agents_that_are_away(agent: SimulatedAgent) -> None:
     ended, away = start_job(agent), make_agent(agent.gateway, "srv-2")
     start_job(away)
     agent.succeed(ended)
     away.disconnect()
-    assert due_polls(now=timezone.now() + timedelta(minutes=1)) == {}
+    assert due_questions(now=timezone.now() + timedelta(minutes=1)) == {}
 
 
 def test_heartbeats_of_agents_behind_another_gateway_do_not_count(cast: Cast, agent: SimulatedAgent) -> None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from django.db import transaction
 from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from apps.audit.actor import Actor
-from apps.gateways.actions.commands import queue_command
+from apps.gateways.actions.requests import queue_command
 from apps.gateways.enums import OPEN_STATES, CommandState
 from apps.gateways.models import Agent, Command
-from apps.gateways.selectors import get_agents_by_host
 from apps.maps.documents.commands import prepare_command
 from apps.maps.planning.plans import StepAction
 from apps.operations.actions.endings import finish_if_done, touch_operation
 from apps.operations.actions.states import Happening, apply_happenings, lock_map, next_epoch, recheck_state
 from apps.operations.enums import Cause, OperationState, StepState
 from apps.operations.models import Operation, Step, StepOrder
-from apps.operations.selectors import agent_of
+from apps.operations.selectors import agent_of, agents_for
 from apps.operations.state_machine import Trigger
 
 _SENT = {
@@ -47,7 +47,7 @@ def release_ready_steps(operation: Operation, *, actor: Actor) -> None:
     )
     if not ready:
         return
-    by_host = get_agents_by_host(operation.organization_id)
+    by_host = agents_for(operation.organization_id, [step.component for step in ready if step.component])
     sent: list[Happening] = []
     for step in ready:
         command = _send(step, by_host, actor)
@@ -85,25 +85,35 @@ def _send(step: Step, by_host: Mapping[str, Agent], actor: Actor) -> Command | N
 
 
 @transaction.atomic
-def advance_step(*, command: Command) -> None:
-    """A command of ours ended: settle its step and its component, and release what waited for it.
+def advance_steps(*, commands: Sequence[Command]) -> None:
+    """Commands of ours ended: settle their steps and components, and release what waited for them.
 
     Idempotent: a step that is settled already is left alone.
     """
-    step = Step.objects.filter(command=command).select_related("operation").first()
-    if step is None or command.state in OPEN_STATES:
-        return
-    lock_map(step.operation.map_id)
-    step.refresh_from_db()
-    if step.state != StepState.RUNNING:
-        return
+    ended = {command.pk: command for command in commands if command.state not in OPEN_STATES}
+    steps = Step.objects.filter(command_id__in=ended, state=StepState.RUNNING).select_related("operation")
+    # Maps in the order of their ids, so that two batches cannot wait for each other.
+    by_map: dict[uuid.UUID, list[Step]] = defaultdict(list)
+    for step in steps.order_by("operation__map_id", "position"):
+        by_map[step.operation.map_id].append(step)
+    for map_id, concerned in by_map.items():
+        lock_map(map_id)
+        settled = [step for step in concerned if step.command_id and _settle(step, ended[step.command_id])]
+        for operation_id in dict.fromkeys(step.operation_id for step in settled):
+            advance_operation(operation_id)
+
+
+def _settle(step: Step, command: Command) -> bool:
+    """The Map is locked. False if somebody settled the step before."""
     has_succeeded = command.state == CommandState.SUCCEEDED
     detail = "" if has_succeeded else describe_failure(command)
-    Step.objects.filter(pk=step.pk).update(
+    running = Step.objects.filter(pk=step.pk, state=StepState.RUNNING)
+    if not running.update(
         state=StepState.SUCCEEDED if has_succeeded else StepState.FAILED,
         detail=detail,
         finished_at=timezone.now(),
-    )
+    ):
+        return False
     if step.component_id is not None:
         _settle_component(step, step.component_id, has_succeeded=has_succeeded, detail=detail)
     if has_succeeded:
@@ -111,7 +121,7 @@ def advance_step(*, command: Command) -> None:
         Step.objects.filter(pk__in=after).update(waiting_for=F("waiting_for") - 1)
     else:
         _skip_dependents(step)
-    advance_operation(step.operation_id)
+    return True
 
 
 def _settle_component(step: Step, component_id: uuid.UUID, *, has_succeeded: bool, detail: str) -> None:
@@ -167,7 +177,7 @@ def sweep_operations() -> None:
     """Repair what an event missed: steps whose command has ended, operations without an open step."""
     for step in Step.objects.filter(state=StepState.RUNNING).exclude(command__state__in=OPEN_STATES):
         if step.command is not None:
-            advance_step(command=step.command)
+            advance_steps(commands=[step.command])
         else:
             with transaction.atomic():
                 lock_map(step.operation.map_id)

@@ -44,7 +44,7 @@ def test_bootstrap_makes_everything_that_a_demonstration_needs(places: dict[str,
     assert Gateway.objects.get().gateway_id == "gateway-local"
     assert set(Component.objects.values_list("name", flat=True)) == {"db", "web"}
     leaves = {path.name for path in (places["pki"] / "leaf").glob("*.crt")}
-    assert leaves == {"backend.crt", "gateway-local.crt", "agent-srv-data-01.crt", "agent-srv-app-01.crt"}
+    assert leaves == {"backend.crt", "signer.crt", "gateway-local.crt", "agent-srv-data-01.crt", "agent-srv-app-01.crt"}
 
 
 def test_bootstrap_again_changes_nothing_but_forgets_the_states(places: dict[str, Path]) -> None:

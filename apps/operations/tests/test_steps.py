@@ -13,7 +13,7 @@ from apps.gateways.tests.factories import SYSTEM, claim, later, make_agent
 from apps.maps.actions import apply_documents
 from apps.maps.models import Component
 from apps.maps.planning.plans import Scope
-from apps.operations.actions.steps import advance_step
+from apps.operations.actions.steps import advance_steps
 from apps.operations.enums import OperationKind, StepState
 from apps.operations.models import ComponentHold, Operation, Step
 from apps.operations.tasks import sweep_operations
@@ -138,7 +138,7 @@ def test_advance_step_is_idempotent(stage: Stage) -> None:
     stage.succeed(operation, "start db")
     before = list(Step.objects.order_by("pk").values())
     for _ in range(2):
-        advance_step(command=stage.command(operation, "start db"))
+        advance_steps(commands=[stage.command(operation, "start db")])
     assert list(Step.objects.order_by("pk").values()) == before
     assert Step.objects.get(component_name="web").waiting_for == 2
 

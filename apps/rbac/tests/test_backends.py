@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser
 
+from apps.audit.actor import Actor
+from apps.orgs.actions import issue_token, token_digest
 from apps.orgs.models import Membership, User
+from apps.orgs.selectors import get_token_user
 from apps.rbac.selectors import resolve_permissions
 from conftest import Cast
 
@@ -63,3 +66,35 @@ def test_many_permissions_cost_one_query(cast: Cast, django_assert_num_queries: 
 def test_has_perm_costs_one_query(cast: Cast, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         assert cast.viewer.has_perm("workspace:view", cast.production)
+
+
+def _by_token(user: User) -> User:
+    _, text = issue_token(user=user, name="ci", actor=Actor.person(user))
+    found = get_token_user(token_digest(text))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("person", ["owner", "operator", "viewer", "outsider"])
+def test_a_token_gives_no_more_and_no_less_than_its_person_has(cast: Cast, person: str) -> None:
+    user: User = getattr(cast, person)
+    perms = ["map:view", "agent:execute"]
+
+    for organization in (cast.acme, cast.umbrella):
+        by_token = resolve_permissions(_by_token(user), organization.pk, perms)
+        assert by_token == resolve_permissions(user, organization.pk, perms)
+
+
+def test_roles_that_came_with_a_token_are_not_asked_for_again(cast: Cast, django_assert_num_queries: Any) -> None:
+    user = _by_token(cast.viewer)
+    with django_assert_num_queries(0):
+        assert user.has_perm("map:view", cast.production)
+        assert not user.has_perm("agent:execute", cast.production)
+
+
+def test_a_token_has_lost_a_membership_by_its_next_request(cast: Cast) -> None:
+    _, text = issue_token(user=cast.operator, name="ci", actor=Actor.person(cast.operator))
+    Membership.objects.filter(user=cast.operator).delete()
+    user = get_token_user(token_digest(text))
+    assert user is not None
+    assert not user.has_perm("map:view", cast.production)

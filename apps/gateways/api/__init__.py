@@ -1,0 +1,1 @@
+"""Gateways, agents, commands and broadcasts over REST."""
