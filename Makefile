@@ -19,7 +19,7 @@ embedded := $(python) -m deploy.embedded
 compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test check fix docs smoke lock clean
+.PHONY: help run test check fix docs smoke chaos lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "<name>", $$1); printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,11 +50,15 @@ smoke: ## The whole product once, from start to end, in a temporary place
 	@$(environment) dev
 	@exec $(python) -m tests.smoke $(ARGS)
 
+chaos: ## Kill everything at every step, and count what was lost (ARGS="--seed 7 --only kill-link"; --list)
+	@$(environment) dev
+	@exec $(python) -m tests.chaos $(ARGS)
+
 bench-%: ## bench/<name>.py, with fresh services unless it starts its own; its last line is JSON
 	@$(environment) dev
 	@script='bench/$(subst -,_,$*).py'; \
 	[[ -f $$script ]] || { echo "opsmap: there is no $$script." >&2; exit 2; }; \
-	if grep -q 'deploy\.embedded' "$$script"; then exec $(python) "$$script" $(ARGS); fi; \
+	if grep -qE 'deploy\.embedded|tests\.world' "$$script"; then exec $(python) "$$script" $(ARGS); fi; \
 	trap '$(embedded) clean --state .opsmap/bench --yes >/dev/null' EXIT; \
 	$(embedded) services --state .opsmap/bench -- $(python) "$$script" $(ARGS)
 

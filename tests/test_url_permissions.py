@@ -17,7 +17,9 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from apps.audit.actor import Actor
-from apps.gateways.tests.factories import make_agent, queue
+from apps.gateways.actions.broadcasts import start_broadcast
+from apps.gateways.filters import FleetFilter
+from apps.gateways.tests.factories import SYNC, UPTIME, make_agent, queue
 from apps.gateways.tests.sockets import Communicator
 from apps.operations.enums import OperationKind
 from apps.operations.tests.factories import document, make_map, make_stage
@@ -57,10 +59,16 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/operations/<uuid:operation_id>": {"GET": "200 200 200 404 401"},
     "api/v1/operations/<uuid:operation_id>/cancel": {"POST": "200 200 403 404 401"},
     "api/v1/agents": {"GET": "200 200 200 200 401"},
-    "api/v1/agents/<uuid:agent_id>/commands": {"POST": "202 202 403 404 401"},
+    "api/v1/agents/<uuid:agent_id>/commands": {"GET": "200 200 200 404 401", "POST": "202 202 403 404 401"},
     "api/v1/gateways": {"GET": "200 200 200 200 401"},
+    "api/v1/commands": {"GET": "200 200 200 200 401"},
     "api/v1/commands/<uuid:command_id>": {"GET": "200 200 200 404 401"},
     "api/v1/commands/<uuid:command_id>/cancel": {"POST": "202 202 403 404 401"},
+    "api/v1/commands/<uuid:command_id>/output": {"GET": "200 200 200 404 401"},
+    # An organization without agents has nobody to broadcast to.
+    "api/v1/broadcasts": {"POST": "202 202 403 400 401"},
+    "api/v1/broadcasts/<uuid:broadcast_id>": {"GET": "200 200 200 404 401"},
+    "api/v1/broadcasts/<uuid:broadcast_id>/cancel": {"POST": "202 202 403 404 401"},
 }
 
 # What each role's socket comes to: open, or the code with which it is closed.
@@ -113,6 +121,16 @@ def world(cast: Cast) -> World:
     billing = make_map(cast.production, cast.owner, [document("invoices")], "Billing")
     elsewhere = type(stage)(billing, stage.gateway, stage.agent, cast.owner)
     token, _ = issue_token(user=cast.viewer, name="laptop", actor=Actor.system("test"))
+    broadcast = start_broadcast(
+        organization_id=cast.acme.pk,
+        agents=[stage.agent.row],
+        wanted=FleetFilter({}),
+        name="uptime",
+        spec=UPTIME,
+        execution=SYNC,
+        timeout_ms=1000,
+        actor=Actor.system("test"),
+    )
     sign_in = {"username": cast.viewer.email, "email": cast.viewer.email, "password": PASSWORD}
     documents = [{"path": "db.yaml", "content": json.dumps(document("db"))}]
     return World(
@@ -126,6 +144,7 @@ def world(cast: Cast) -> World:
             "operation_id": str(elsewhere.start(OperationKind.START).pk),
             "agent_id": str(stage.agent.row.pk),
             "command_id": str(queue(stage.agent).pk),
+            "broadcast_id": str(broadcast.pk),
             "token_id": str(token.pk),
         },
         bodies={
@@ -136,7 +155,8 @@ def world(cast: Cast) -> World:
             ("api/v1/maps/validate", "POST"): {"documents": documents},
             ("api/v1/maps/<uuid:map_id>/documents", "PUT"): {"documents": documents},
             ("api/v1/maps/<uuid:map_id>/operations", "POST"): {"kind": "start"},
-            ("api/v1/agents/<uuid:agent_id>/commands", "POST"): {"command": {"type": "native", "name": "uptime"}},
+            ("api/v1/agents/<uuid:agent_id>/commands", "POST"): {"command": UPTIME},
+            ("api/v1/broadcasts", "POST"): {"command": UPTIME, "filter": {"all": True}},
         },
     )
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 
+from tests.processes import is_alive
 from tests.smoke.errors import SmokeError
 from tests.smoke.rest import Rest
-from tests.smoke.stack import Stack, is_alive
+from tests.smoke.stack import Stack
 from tests.smoke.waiting import until
 
 MAP = "trading-platform"

@@ -9,30 +9,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.processes import Kin, command_line, describe, is_alive
 from tests.smoke.errors import SmokeError
 from tests.smoke.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_MARK = "OPSMAP_SMOKE_RUN"
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 _LOG_TAIL_LINES = 80
 _ROUTINE = (" INFO ", '"GET ')
 """What the stack's lines say all the time; after a failure they would push out the ones that matter."""
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether this very process lives, and not a later one with its pid; a zombie does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 class Stack:
@@ -43,10 +34,8 @@ class Stack:
         self.state = self.folder / "state"
         self._log = self.folder / "stack.log"
         self._ready_file = self.folder / "ready.json"
-        # Inherited by whatever the stack starts, so that also what it lost sight of is found.
-        self._mark = uuid.uuid4().hex
+        self._kin = Kin(self.folder)
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: set[psutil.Process] = set()
         self.ready: dict[str, Any] = {}
 
     def start(self) -> dict[str, Any]:
@@ -56,7 +45,7 @@ class Stack:
             self._process = subprocess.Popen(
                 [*command, "--ready-file", str(self._ready_file)],
                 cwd=REPOSITORY,
-                env={**_environment(), _MARK: self._mark},
+                env={**_environment(), **self._kin.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -94,20 +83,13 @@ class Stack:
 
     def survivors(self) -> list[psutil.Process]:
         """Every live process that the stack ever started, as far as it was seen or still bears its mark."""
-        for process in psutil.process_iter():
-            try:
-                if self._bears_mark(process):
-                    self._seen.update([process, *process.children(recursive=True)])
-            except psutil.NoSuchProcess:
-                continue
-        self._seen = {process for process in self._seen if is_alive(process)}
-        return list(self._seen)
+        return self._kin.survivors()
 
     def demonstration(self) -> list[str]:
         """What of the survivors belongs to the demonstration."""
         run = str(self.state / "demo" / "run")
-        keepers = [process for process in self.survivors() if any(run in word for word in _command_line(process))]
-        return [_describe(process) for process in keepers]
+        keepers = [process for process in self.survivors() if any(run in word for word in command_line(process))]
+        return [describe(process) for process in keepers]
 
     def stop(self) -> None:
         """Ctrl-C, then nothing of it may be left."""
@@ -120,7 +102,7 @@ class Stack:
             raise SmokeError(f"the stack did not stop within {_STOP_TIMEOUT_S:g} s of SIGINT") from error
         if code != 0:
             raise SmokeError(f"the stack ended with exit code {code} after SIGINT")
-        if left := [_describe(process) for process in self.survivors()]:
+        if left := [describe(process) for process in self.survivors()]:
             raise SmokeError(f"processes of the stack are left: {'; '.join(left)}")
 
     def remove(self) -> None:
@@ -140,11 +122,7 @@ class Stack:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        for process in self.survivors():
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        self._kin.kill()
         if self.folder.exists():
             self.remove()
 
@@ -161,28 +139,7 @@ class Stack:
             raise SmokeError(f"the stack ended with exit code {code} before it was ready")
         return self._ready_file.exists()
 
-    def _bears_mark(self, process: psutil.Process) -> bool:
-        try:
-            if process.environ().get(_MARK) == self._mark:
-                return True
-        except psutil.AccessDenied:
-            # Another user's, so not one of ours unless its command line says so.
-            pass
-        folder = str(self.folder)
-        return any(folder in word for word in _command_line(process))
-
 
 def _environment() -> dict[str, str]:
     """Ours without what would point the stack at somebody else's servers: it brings its own."""
     return {name: value for name, value in os.environ.items() if not name.startswith("OPSMAP_")}
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except (psutil.AccessDenied, psutil.NoSuchProcess):
-        return []
-
-
-def _describe(process: psutil.Process) -> str:
-    return f"{process.pid} {' '.join(_command_line(process))[:160] or '(ended meanwhile)'}"
