@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 _TAIL_EVENTS = 256
 _TAIL_CHARACTERS = 256 * 1024
-_ACK_DELAY_S = 0.5
+_ACK_DELAY_S = 2.0
 _RETRY_DELAY_S = 1.0
 
 
