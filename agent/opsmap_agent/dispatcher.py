@@ -34,7 +34,7 @@ MAX_BEING_ADMITTED = 256
 
 _MAX_RUNNING = 1_000
 _STOP_GRACE_S = 3.0
-_RECEIPT_PAUSE_S = 0.05
+_RECEIPT_PAUSE_S = 0.2
 """How long a receipt waits for the end of its command: most commands are that quick, and then it is not needed."""
 
 

@@ -72,9 +72,10 @@ class Journal:
         Raises:
             CommitError: nothing is stored; the command must not be run.
         """
-        now = self._clock()
+        now, acked_seq = self._clock(), self._acked_seq
         admission, _ = await self._committer.submit(
-            lambda db: tables.admit(db, command, frame, refusal, now), lambda result: self._publish(result[1])
+            lambda db: tables.admit(db, command, frame, refusal, acked_seq, now),
+            lambda result: self._publish(result[1]),
         )
         return admission
 
@@ -97,9 +98,9 @@ class Journal:
         Raises:
             CommitError: it cannot be told again.
         """
-        now = self._clock()
+        now, acked_seq = self._clock(), self._acked_seq
         probed, _ = await self._committer.submit(
-            lambda db: tables.probe(db, request_ids, now), lambda result: self._publish(result[1])
+            lambda db: tables.probe(db, request_ids, acked_seq, now), lambda result: self._publish(result[1])
         )
         return probed
 

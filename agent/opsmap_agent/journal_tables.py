@@ -104,11 +104,11 @@ _INSERT_COMMAND = "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, 'open', NULL)"
 
 
 def admit(
-    db: sqlite3.Connection, command: Command, frame: str, refusal: CommandResult | None, now: datetime
+    db: sqlite3.Connection, command: Command, frame: str, refusal: CommandResult | None, acked_seq: int, now: datetime
 ) -> tuple[Admission, list[StoredEvent]]:
     known = _known(db, command.request_id)
     if known is not None:
-        return Admission.KNOWN, _repeat(db, command.request_id, known[0], now)
+        return Admission.KNOWN, _repeat(db, command.request_id, known[0], acked_seq, now)
     # Looked at in any case: an epoch has been seen also when its command came too late.
     stale = _check_epoch(db, command)
     refusal = refusal or _check_horizon(db, command, now) or stale
@@ -156,11 +156,15 @@ def _check_horizon(db: sqlite3.Connection, command: Command, now: datetime) -> C
     return CommandResult(command.request_id, False, CommandOutcome.EXPIRED, error=reason)
 
 
-def _repeat(db: sqlite3.Connection, request_id: str, last_event: str | None, now: datetime) -> list[StoredEvent]:
+def _repeat(
+    db: sqlite3.Connection, request_id: str, last_event: str | None, acked_seq: int, now: datetime
+) -> list[StoredEvent]:
     """Whoever asks again has lost the answer, unless it is still waiting to be acknowledged."""
     if last_event is None:
         return []
-    waiting = db.execute("SELECT 1 FROM events WHERE request_id = ? AND body = ?", (request_id, last_event))
+    waiting = db.execute(
+        "SELECT 1 FROM events WHERE request_id = ? AND body = ? AND seq > ?", (request_id, last_event, acked_seq)
+    )
     if waiting.fetchone() is not None:
         return []
     return [_insert_event(db, last_event, request_id, now)]
@@ -279,7 +283,9 @@ def forget_events(db: sqlite3.Connection, seq: int) -> None:
     db.execute("DELETE FROM events WHERE seq <= ?", (seq,))
 
 
-def probe(db: sqlite3.Connection, request_ids: Sequence[str], now: datetime) -> tuple[Probed, list[StoredEvent]]:
+def probe(
+    db: sqlite3.Connection, request_ids: Sequence[str], acked_seq: int, now: datetime
+) -> tuple[Probed, list[StoredEvent]]:
     """What became of commands; the last event of those that have ended comes again."""
     opened, never_seen, repeated = [], [], []
     for request_id in request_ids:
@@ -289,7 +295,7 @@ def probe(db: sqlite3.Connection, request_ids: Sequence[str], now: datetime) -> 
         elif row[0] == "open":
             opened.append(request_id)
         else:
-            repeated += _repeat(db, request_id, row[1], now)
+            repeated += _repeat(db, request_id, row[1], acked_seq, now)
     # What ran before the journal began may have been issued that much later, by the backend's clock.
     since = datetime.fromisoformat(_load(db, "complete_since") or as_text(now)) + MAX_CLOCK_DIFFERENCE
     return Probed(since, opened, never_seen), repeated
