@@ -23,8 +23,11 @@ _HANGS = ("claim-after", "ingest-after-commit", "gateway-command-before", "agent
 _FULL_DISK_BYTES = 4096
 """Nothing of the journal fits below this, and every record of a job does."""
 
-_COMMITTING = (b"COMMIT", b"UPDATE gateways_command c")
-"""What makes something durable: the end of a transaction, and the claim, which is one statement on its own."""
+_COMMITTING = (b"COMMIT", b"UPDATE gateways_command c", b"command.requested")
+"""What makes something durable: the end of a transaction, and two statements on their own, the claim and the request.
+
+The request is prepared: what is seen of it is a value, the action of its audit event.
+"""
 
 Strike = Callable[[Trial], None]
 

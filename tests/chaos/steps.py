@@ -25,7 +25,7 @@ def _records(*kinds: str) -> Any:
     return applies
 
 
-_WEB = "apps.gateways.actions.requests:queue_command"
+_WEB = "apps.audit.actions:create_with_event"
 _CLAIM = "apps.gateways.actions.claims:claim_commands"
 _INGEST = "apps.gateways.actions.reports:ingest_reports"
 _SEND = "apps.gateways.consumers:LinkConsumer.send"
@@ -42,9 +42,9 @@ _END = _records("command_result", "async_status")
 _START = _records("async_started")
 
 STEPS = (
-    Step("request-before-commit", "web", _WEB, Where.BEFORE_COMMIT),
-    Step("request-after-commit", "web", _WEB, Where.AFTER_COMMIT),
-    # One statement, which commits by itself.
+    # Each is one statement, which commits by itself.
+    Step("request-before", "web", _WEB, Where.ENTER),
+    Step("request-after", "web", _WEB, Where.RETURN),
     Step("claim-before", "link", _CLAIM, Where.ENTER),
     Step("claim-after", "link", _CLAIM, Where.RETURN),
     Step("send-before", "link", _SEND, Where.ENTER, _carries(_COMMAND)),
