@@ -119,6 +119,8 @@ _SECTIONS = (
     ("Gateway, or backend through it → agent", "TO_AGENT", "A gateway routes by `target_agent`."),
     ("Gateway → backend", "FROM_GATEWAY", "And what it passes on of its agents."),
     ("Backend → gateway", "TO_GATEWAY", "And what it is to pass on to its agents."),
+    ("Gateway → agent at the door", "TO_ENROLLING", "On another address than that for agents with a certificate."),
+    ("Agent at the door → gateway", "FROM_ENROLLING", "All that an agent without a certificate may say."),
 )
 
 _FORMER_NAMES = (
@@ -252,6 +254,8 @@ def _directions(member: Any) -> str:
         "→ agent": messages.TO_AGENT,
         "gateway → backend": messages.FROM_GATEWAY,
         "backend → gateway": messages.TO_GATEWAY,
+        "agent at the door → gateway": messages.FROM_ENROLLING,
+        "gateway → agent at the door": messages.TO_ENROLLING,
     }
     way = ", ".join(name for name, union in ways.items() if member in typing.get_args(union))
     if member.type in messages.SEALED_BY_BACKEND:
@@ -300,7 +304,8 @@ def _parts(hint: Any, told: set[Any]) -> Iterator[Any]:
 
 
 def _all_messages() -> tuple[Any, ...]:
-    return typing.get_args(messages.FROM_AGENT | messages.TO_AGENT | messages.FROM_GATEWAY | messages.TO_GATEWAY)
+    agents, gateways = messages.FROM_AGENT | messages.TO_AGENT, messages.FROM_GATEWAY | messages.TO_GATEWAY
+    return typing.get_args(agents | gateways | messages.FROM_ENROLLING | messages.TO_ENROLLING)
 
 
 def _fields(cls: Any) -> list[str]:

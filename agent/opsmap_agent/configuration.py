@@ -81,6 +81,9 @@ class Tls:
     key_file: Path
     ca_file: Path
     backend_ca_file: Path = Path("/etc/opsmap/certs/backend-ca.crt")
+    root_ca_file: Path | None = None
+    """The root, written by `enroll`, also an addition: new authorities from the backend count only below it. Without
+    it the other two files change by hand alone."""
     verify_server: bool = True
     verify_hostname: bool = True
     min_version: TlsVersion = "1.2"
@@ -119,6 +122,17 @@ class NativeCommands:
 
 
 @dataclass(frozen=True)
+class ProcessLimits:
+    """Resource limits (setrlimit) of every process that a command starts; 0 leaves a limit as the agent has it."""
+
+    max_memory_mb: int = setting(0, rule=at_least(0))
+    max_processes: int = setting(0, rule=at_least(0))
+    max_open_files: int = setting(0, rule=at_least(0))
+    max_cpu_secs: int = setting(0, rule=at_least(0))
+    nice: int = setting(0, rule=between(0, 19))
+
+
+@dataclass(frozen=True)
 class Scripts:
     """What may be executed. `enabled: false` leaves only native commands and service control.
 
@@ -134,6 +148,8 @@ class Scripts:
     """For a sync command that brings no timeout of its own."""
     max_timeout_secs: int = setting(3600, rule=at_least(1))
     max_output_bytes: int = setting(MAX_OUTPUT_BYTES, rule=between(1024, MAX_OUTPUT_BYTES))
+    limits: ProcessLimits = field(default_factory=ProcessLimits)
+    """An addition to the keys of the reference."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,21 @@ class DetachedExecution:
     log_dir: Path = Path("/var/log/opsmap/detached")
     log_retention_days: int = setting(7, rule=at_least(1))
     cleanup_interval_hours: float = setting(24.0, rule=at_least(0.01))
+    max_jobs: int = setting(1_000, rule=between(1, 10_000))
+    """How many detached processes may be alive at once. This key and the next are additions to the reference."""
+    max_log_mb: int = setting(100, rule=at_least(1))
+    """The newest so much of each log is kept; what is older goes while the process runs on."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Where health checks, completion checks and native commands may connect to; an addition to the reference.
+
+    Hosts as names (`*` and `?`), addresses or networks. Empty: anywhere but where clouds keep the credentials of their
+    machines (link-local addresses and their like), which only an entry of their own allows.
+    """
+
+    allowed_hosts: list[str] = setting(default_factory=list, rule=not_empty)  # noqa: RUF009  it makes a field
 
 
 @dataclass(frozen=True)
@@ -205,6 +236,7 @@ class Configuration:
     scripts: Scripts = field(default_factory=Scripts)
     identity: RunAs = field(default_factory=RunAs)
     detached_execution: DetachedExecution = field(default_factory=DetachedExecution)
+    checks: Checks = field(default_factory=Checks)
     buffer: Buffer = field(default_factory=Buffer)
     discovery: Discovery = field(default_factory=Discovery)
     watchdog: Watchdog = field(default_factory=Watchdog)

@@ -52,19 +52,36 @@ class ServerTls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """The door for agents that have no certificate yet; an addition to the keys of the reference.
+
+    A port of its own, so that the one for agents asks everybody for a certificate.
+    """
+
+    enabled: bool = False
+    bind_address: str = setting("0.0.0.0:8444", rule=listen_address)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentServer:
     bind_address: str = setting(rule=listen_address)
     tls: ServerTls
     max_connections: int = setting(1_000, rule=at_least(1))
+    enrolment: Enrolment = field(default_factory=Enrolment)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientTls:
-    """`ca_file` holds the Backend CA alone. `verify_hostname` is an addition to the keys of the reference."""
+    """`ca_file` holds the Backend CA alone. `verify_hostname` is an addition to the keys of the reference.
+
+    So is `root_ca_file`, the root, written by `enroll`: new authorities from the backend count only below it. Without
+    it the files of authorities change by hand alone.
+    """
 
     cert_file: Path
     key_file: Path
     ca_file: Path
+    root_ca_file: Path | None = None
     verify_hostname: bool = True
     min_version: TlsVersion = "1.2"
 

@@ -20,6 +20,8 @@ class CloseCode(IntEnum):
     """There is no version of the protocol that both sides speak."""
     REPLACED = 4409
     """A newer session of the same peer took over."""
+    REVOKED = 4410
+    """The certificate was revoked: it will not be let in again, another one may."""
     TOO_MANY_CONNECTIONS = 4429
     """The limit of this gateway is reached; another may have room."""
 

@@ -1,6 +1,6 @@
 """The state of one session, without the socket: which frames may come when, and what is wrong with those that may not.
 
-All four ends of the two links use it: each reads its frames with `Session.read` and closes as a `FatalError` says.
+All ends of the links use it: each reads its frames with `Session.read` and closes as a `FatalError` says.
 
     greeting ──greeted──▶ open ──drain──▶ draining
         └────────────┬──────┴──────────────┘
@@ -59,6 +59,8 @@ class End:
 
 AGENT_OF_GATEWAY = End(messages.Registered, messages.TO_AGENT)
 GATEWAY_OF_AGENT = End(messages.Register, messages.FROM_AGENT, MAX_AGENT_NESTING)
+GATEWAY_OF_ENROLLING = End(messages.Enroll, messages.FROM_ENROLLING, MAX_AGENT_NESTING)
+ENROLLING_OF_GATEWAY = End(messages.Introduction, messages.TO_ENROLLING)
 GATEWAY_OF_BACKEND = End(messages.GatewayRegistered, messages.TO_GATEWAY)
 BACKEND_OF_GATEWAY = End(
     messages.GatewayRegister,

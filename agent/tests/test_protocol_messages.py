@@ -24,6 +24,8 @@ DIRECTIONS = {
     "to agent": messages.TO_AGENT,
     "from gateway": messages.FROM_GATEWAY,
     "to gateway": messages.TO_GATEWAY,
+    "from enrolling": messages.FROM_ENROLLING,
+    "to enrolling": messages.TO_ENROLLING,
 }
 ALL = {member.type: member for union in DIRECTIONS.values() for member in typing.get_args(union)}
 EXAMPLES = [pytest.param(name, example, id=name) for name, examples in GOLDEN.items() for example in examples]

@@ -8,6 +8,7 @@ from django.db.models import Q
 from apps.gateways.enums import OPEN_STATES, CommandState
 from apps.orgs.models import Organization
 from opsmap.lib.uuid7 import uuid7
+from opsmap_protocol.enums import PeerRole
 
 
 class Gateway(models.Model):
@@ -16,10 +17,14 @@ class Gateway(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="gateways")
     gateway_id = models.CharField(max_length=127, help_text="Its name, as in its certificate.")
+    # The one it showed last, or was given last if it never came; all that were issued are `Certificate` rows.
     certificate_sha256 = models.CharField(max_length=64, unique=True)
     zone = models.CharField(max_length=80, blank=True)
     labels = models.JSONField(default=dict)
     version = models.CharField(max_length=40, blank=True)
+    load = models.JSONField(default=dict, blank=True, help_text="What it carries, as its last heartbeat says.")
+    # Until it is enrolled anew. None of its certificates counts.
+    revoked_at = models.DateTimeField(null=True, blank=True)
     # The connection that counts; a newer one replaces it. Null while the gateway is away.
     session_id = models.UUIDField(null=True)
     connected_at = models.DateTimeField(null=True)
@@ -52,6 +57,13 @@ class Agent(models.Model):
     capabilities = models.JSONField(default=list)
     version = models.CharField(max_length=40, blank=True)
     load = models.JSONField(default=dict, help_text="The last heartbeat.")
+    # What the backend sets on it, as `RemoteSettings` of the protocol.
+    settings = models.JSONField(default=dict, blank=True)
+    # It is watched, but no command is sent to it.
+    quarantined_at = models.DateTimeField(null=True, blank=True)
+    quarantine_reason = models.CharField(max_length=300, blank=True)
+    # Until it is enrolled anew. None of its certificates counts, and its connections were cut.
+    revoked_at = models.DateTimeField(null=True, blank=True)
     # The session that counts, one of `sessions`; null while the agent is away. `token` is what the agent's frames of
     # that session carry (empty: its gateway came anew, and has a moment to bring it back), and `credits` how many
     # commands may be on their way by it at once. `connected_at` is when this session became the one that counts.
@@ -105,6 +117,66 @@ class AgentSession(models.Model):
         return f"{self.agent_id} at {self.gateway_id}"
 
 
+class Certificate(models.Model):
+    """A certificate of a gateway or agent: issued here, or shown by it and issued by our authorities.
+
+    Rows are kept when the gateway or agent is removed: a revoked certificate stays revoked.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    role = models.CharField(max_length=7, choices=[(role, role) for role in (PeerRole.GATEWAY, PeerRole.AGENT)])
+    name = models.CharField(max_length=127, help_text="The gateway id or agent id in it.")
+    fingerprint = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the certificate, hexadecimal.")
+    serial = models.CharField(max_length=40, help_text="Hexadecimal.")
+    not_before = models.DateTimeField()
+    not_after = models.DateTimeField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    enrolment_token = models.ForeignKey("EnrolmentToken", on_delete=models.SET_NULL, null=True, related_name="+")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    revocation_reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["organization", "role", "name", "-not_after"], name="certificate_by_name")]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.name}, {self.fingerprint[:16]}"
+
+
+class EnrolmentToken(models.Model):
+    """What a new gateway or agent shows once to get its first certificate. Only its hash is kept.
+
+    What it is good for: gateways or agents, names like `name_pattern` (`*` and `?`), at `gateway` if it says one.
+    With `may_replace` it also serves to give a known name a new certificate, which revokes the former ones.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="enrolment_tokens")
+    role = models.CharField(max_length=7, choices=[(role, role) for role in (PeerRole.GATEWAY, PeerRole.AGENT)])
+    description = models.CharField(max_length=200, blank=True)
+    prefix = models.CharField(max_length=24, help_text="The first characters, so that people recognise it.")
+    digest = models.CharField(max_length=64, unique=True)
+    name_pattern = models.CharField(max_length=127, default="*")
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+    zone = models.CharField(max_length=80, blank=True, help_text="Of gateways that come by it.")
+    may_replace = models.BooleanField(default=False)
+    max_uses = models.PositiveIntegerField(default=1)
+    use_count = models.PositiveIntegerField(default=0)
+    created_by = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(use_count__lte=models.F("max_uses")), name="enrolment_uses_in_limit")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… for {self.role}s"
+
+
 class AgentDiscovery(models.Model):
     """What an agent found out about its host most recently."""
 
@@ -113,6 +185,7 @@ class AgentDiscovery(models.Model):
     discovery_id = models.CharField(max_length=64)
     discovered_at = models.DateTimeField()
     findings = models.JSONField(default=dict)
+    faults = models.JSONField(default=dict, help_text="Why a kind could not be looked at, by kind.")
 
     def __str__(self) -> str:
         return f"{self.agent_id} at {self.discovered_at}"
