@@ -112,8 +112,10 @@ class Jobs:
 
     async def statuses(self, job_ids: Sequence[str]) -> list[AsyncStatus]:
         """One for each id, in order; an unknown one has failed, "job not found"."""
-        finals = await self._tools.journal.final_statuses([each for each in job_ids if each not in self._jobs])
-        return [self._status(job_id, finals.get(job_id)) for job_id in job_ids]
+        # Those that live first: one that ends while the journal is asked was in no list, and would pass for unknown.
+        living = {job_id: self._jobs[job_id].status() for job_id in job_ids if job_id in self._jobs}
+        finals = await self._tools.journal.final_statuses([each for each in job_ids if each not in living])
+        return [living.get(job_id) or _ended(job_id, finals.get(job_id)) for job_id in job_ids]
 
     async def clean(self, keep: timedelta) -> None:
         """Forget jobs, and remove folders with their output, that ended longer than `keep` ago."""
@@ -166,15 +168,6 @@ class Jobs:
         finally:
             del self._jobs[job.job_id]
 
-    def _status(self, job_id: str, final: str | None) -> AsyncStatus:
-        job = self._jobs.get(job_id)
-        if job is not None:
-            return job.status()
-        if final is not None:
-            status: AsyncStatus = codec.build(AsyncStatus, json.loads(final))
-            return status
-        return AsyncStatus(job_id.removeprefix(_ID_PREFIX), job_id, JobStatus.FAILED, 0, error="job not found")
-
     def _remove_folders(self, before: datetime) -> None:
         for path in self._log_dir.iterdir():
             if not path.name.startswith((_ID_PREFIX, SCRIPT_FOLDER_PREFIX)):
@@ -185,6 +178,13 @@ class Jobs:
                     folder.remove()
             except FileNotFoundError:
                 continue  # An inline script's folder, whose command has just ended.
+
+
+def _ended(job_id: str, final: str | None) -> AsyncStatus:
+    if final is None:
+        return AsyncStatus(job_id.removeprefix(_ID_PREFIX), job_id, JobStatus.FAILED, 0, error="job not found")
+    status: AsyncStatus = codec.build(AsyncStatus, json.loads(final))
+    return status
 
 
 async def _begun_or_gone(folder: JobFolder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 
 from opsmap_agent.configuration import DetachedExecution, Scripts
 from opsmap_agent.job import describe_exit
+from opsmap_agent.journal import Journal
 from opsmap_protocol.checks import AllOf, CompletionCheck, FileExists, HealthCheck, PortOpen, TcpProbe
 from opsmap_protocol.enums import ServiceAction
 from opsmap_protocol.messages import CancelCommand, CheckJobStatus, ConfigUpdate
@@ -182,6 +184,32 @@ async def test_statuses_when_asked(open_host: OpenHost) -> None:
         assert (answer["jobs"][1]["exit_code"], answer["jobs"][2]["error"]) == (2, "job not found")
         assert answer["jobs"][2]["request_id"] == "none"
         os.kill(pid, signal.SIGKILL)
+
+
+async def test_job_that_ends_while_it_is_asked_about_is_known(
+    open_host: OpenHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_journal = Journal.final_statuses
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(journal: Journal, job_ids: Sequence[str]) -> dict[str, str]:
+        finals = await ask_journal(journal, job_ids)
+        asked.set()
+        await may_answer.wait()
+        return finals
+
+    monkeypatch.setattr(Journal, "final_statuses", answer_late)
+    async with open_host() as host:
+        request_id = await host.gateway.command(sh("exec sleep 60"), job())
+        pid = (await host.gateway.body("async_started", request_id))["pid"]
+        await host.gateway.tell(CheckJobStatus(AGENT_ID, [f"job_{request_id}"]))
+        await asked.wait()
+        os.kill(pid, signal.SIGKILL)
+        await host.gateway.body("async_status", request_id)
+        may_answer.set()
+        await host.gateway.until(lambda: bool(host.gateway.replies))
+        (status,) = host.gateway.replies[0]["jobs"]
+        assert status["status"] == "running"
 
 
 async def test_long_log_is_told_before_the_end(open_host: OpenHost) -> None:
