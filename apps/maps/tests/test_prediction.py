@@ -55,7 +55,7 @@ def test_two_humps_are_both_within_the_high_value() -> None:
 @given(st.lists(durations, min_size=1, max_size=120))
 def test_every_history_has_a_sensible_prediction(runs: list[int]) -> None:
     prediction = predict(*runs)
-    lowest, highest = max(1, min(runs)), max(1, max(runs))
+    lowest, highest = max(1, min(runs)), max(1, *runs)
     assert lowest - 1 <= prediction.p50_ms <= highest + 1
     assert prediction.p50_ms <= prediction.p90_ms
     assert prediction.runs == min(len(runs), KEPT_RUNS)
