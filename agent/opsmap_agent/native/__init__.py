@@ -1,17 +1,29 @@
 """Native commands, one module a topic. Importing the package fills the registry."""
 
-from opsmap_agent.native import files, job_logs, network, processes, services, system
-from opsmap_agent.native.registry import NativeCommandError, NativeContext, native_names, run_native
+from opsmap_agent.native import discovery, files, folders, job_logs, network, process_kill, processes, services, system
+from opsmap_agent.native.registry import (
+    NativeCommand,
+    NativeCommandError,
+    NativeContext,
+    Natives,
+    native,
+    native_commands,
+)
 
 __all__ = [
+    "NativeCommand",
     "NativeCommandError",
     "NativeContext",
+    "Natives",
+    "discovery",
     "files",
+    "folders",
     "job_logs",
-    "native_names",
+    "native",
+    "native_commands",
     "network",
+    "process_kill",
     "processes",
-    "run_native",
     "services",
     "system",
 ]

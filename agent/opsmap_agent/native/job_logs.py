@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from typing import Any
+from typing import TypedDict
 
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
 from opsmap_agent.refusals import RejectedError
@@ -12,7 +11,16 @@ from opsmap_agent.refusals import RejectedError
 _MAX_BYTES = 256 * 1024
 
 
-@native("job_log", switch=None)
+class JobLogPiece(TypedDict):
+    text: str
+    size: int
+    offset: int
+    next_offset: int
+    is_truncated: bool
+    gone: int
+
+
+@native("job_log", switches=())
 async def job_log(
     context: NativeContext,
     *,
@@ -20,10 +28,11 @@ async def job_log(
     subject: str | None = None,
     max_bytes: int = 16 * 1024,
     offset: int | None = None,
-) -> dict[str, Any]:
+) -> JobLogPiece:
     """The output of one job, or of the newest job that started `subject`.
 
-    Its end, or with `offset` what follows there; `next_offset` is where to go on. Nothing can switch it off: it
+    Its end, or with `offset` what follows there; `next_offset` is where to go on. All are counted in bytes since the
+    beginning, also the `gone` ones that the limit of logs has cost. Nothing can switch it off: it
     shows only what this agent's own jobs wrote, and who may see it is the backend's to decide.
     """
     if (request_id is None) == (subject is None):
@@ -38,4 +47,11 @@ async def job_log(
         raise NativeCommandError("no job of this agent has a log for that")
     folder = context.folder_of(job.request_id)
     piece = await asyncio.to_thread(folder.read_log, min(max_bytes, _MAX_BYTES), offset)
-    return dataclasses.asdict(piece)
+    return {
+        "text": piece.text,
+        "size": piece.size,
+        "offset": piece.offset,
+        "next_offset": piece.next_offset,
+        "is_truncated": piece.is_truncated,
+        "gone": piece.gone,
+    }
