@@ -7,10 +7,9 @@ import dataclasses
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from opsmap_agent.configuration import NativeCommands, Scripts
-from opsmap_agent.native import NativeCommandError, NativeContext, run_native
+from opsmap_agent.configuration import Scripts
+from opsmap_agent.native import NativeCommandError, Natives
 from opsmap_agent.output import Output, describe, is_told_apart
 from opsmap_agent.policy import Policy, Runnable
 from opsmap_agent.sync import ProcessResult, SyncRunner
@@ -19,7 +18,6 @@ from opsmap_protocol.enums import CommandOutcome, OutputStream, ServiceAction
 from opsmap_protocol.messages import Command, CommandOutput, CommandResult
 from opsmap_protocol.specs import NativeCommand, ServiceControlCommand, SyncMode
 
-SCRIPT_FOLDER_PREFIX = "sync_"
 _MAX_NATIVE_S = 60.0
 _MAX_RESULT_BYTES = 3 * 1024 * 1024
 
@@ -33,25 +31,21 @@ class Answer:
 
 
 class Execution:
-    """`executor` takes what blocks; inline scripts are written under `script_dir` while they run."""
+    """`executor` takes what blocks."""
 
     def __init__(
         self,
         *,
         policy: Policy,
         runner: SyncRunner,
-        context: NativeContext,
-        switches: NativeCommands,
+        natives: Natives,
         scripts: Scripts,
-        script_dir: Path,
         executor: Executor,
     ) -> None:
         self._policy = policy
         self._runner = runner
-        self._context = context
-        self._switches = switches
+        self._natives = natives
         self._scripts = scripts
-        self._script_dir = script_dir
         self._executor = executor
 
     async def run(self, command: Command) -> Answer:
@@ -69,7 +63,7 @@ class Execution:
             answer = Answer(await self._run_native(command.request_id, spec, limit_s))
         else:
             limit_s = self._limit_s(command, self._scripts.max_timeout_secs)
-            process = await self._run_program(command.request_id, spec, limit_s)
+            process = await self._run_program(spec, limit_s)
             answer = _of_process(command.request_id, process, limit_s)
         result = dataclasses.replace(answer.result, duration_ms=round((time.monotonic() - begun) * 1000))
         return dataclasses.replace(answer, result=result)
@@ -81,26 +75,18 @@ class Execution:
 
     async def _run_native(self, request_id: str, spec: NativeCommand, limit_s: float) -> CommandResult:
         try:
-            async with asyncio.timeout(limit_s):
-                answer = await run_native(spec.name, spec.params, self._context, self._switches, self._executor)
+            answer = await self._natives.run(spec.name, spec.params, limit_s)
         except NativeCommandError as error:
-            return _failed(request_id, str(error))
-        except TimeoutError:
-            return _failed(request_id, f"no answer within {limit_s:g} s")
-        result = CommandResult(request_id, True, CommandOutcome.SUCCEEDED, result=answer)
+            return dataclasses.replace(_failed(request_id, str(error)), result=error.result)
+        result = CommandResult(request_id, True, CommandOutcome.SUCCEEDED, result=answer.result, error=answer.remark)
         if len(encode(result)) > _MAX_RESULT_BYTES:
             return _failed(request_id, f"the answer is larger than {_MAX_RESULT_BYTES // 1024**2} MiB")
         return result
 
-    async def _run_program(self, request_id: str, spec: Runnable, limit_s: float) -> ProcessResult:
+    async def _run_program(self, spec: Runnable, limit_s: float) -> ProcessResult:
         loop = asyncio.get_running_loop()
-        folder = self._script_dir / f"{SCRIPT_FOLDER_PREFIX}{request_id}"
-        program = await loop.run_in_executor(self._executor, self._policy.resolve, spec, folder)
-        try:
-            return await self._runner.run(program, limit_s)
-        finally:
-            if program.script is not None:
-                await loop.run_in_executor(self._executor, program.remove_script)
+        program = await loop.run_in_executor(self._executor, self._policy.resolve, spec)
+        return await self._runner.run(program, limit_s)
 
 
 def _of_process(request_id: str, process: ProcessResult, limit_s: float) -> Answer:

@@ -30,13 +30,14 @@ from opsmap_protocol.checks import (
 )
 from opsmap_protocol.enums import HealthStatus, ServiceState
 from opsmap_protocol.errors import ProtocolError
-from opsmap_protocol.messages import ConfigUpdate, HealthChanged
+from opsmap_protocol.messages import ConfigUpdate, HealthChanged, RemoteSettings
 
 _logger = logging.getLogger(__name__)
 
 _CONFIRM_AFTER_S = 0.3
 _RESYNC_INTERVAL_S = 600.0
 _MAX_PROBES_AT_ONCE = 32
+_MAX_CHECKS = 2_000
 _JITTER = 0.1
 _MAX_INTERVAL_MS = 24 * 3600 * 1000
 _MAX_TIMEOUT_MS = 60 * 1000
@@ -66,9 +67,11 @@ class HealthMonitor:
         journal: Journal,
         prober: Prober,
         group: asyncio.TaskGroup,
+        on_settings: Callable[[RemoteSettings], None] = lambda settings: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._journal = journal
+        self._on_settings = on_settings
         self._asker = ProbeAsker(prober)
         self._group = group
         self._draw = draw
@@ -76,6 +79,10 @@ class HealthMonitor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._issued_at: datetime | None = None
         """When the backend wrote the checks in force; kept with them in the journal."""
+
+    @property
+    def check_count(self) -> int:
+        return len(self._checks)
 
     async def load(self) -> None:
         """Begin with the checks of the agent's former life."""
@@ -109,7 +116,8 @@ class HealthMonitor:
 
     async def resync_regularly(self) -> None:
         while True:
-            await asyncio.sleep(_RESYNC_INTERVAL_S)
+            # Agents that came back together must not tell everything together for ever after.
+            await asyncio.sleep(_RESYNC_INTERVAL_S * _varied(self._draw()))
             await self.resync()
 
     async def resync(self) -> None:
@@ -131,7 +139,12 @@ class HealthMonitor:
 
     def _apply(self, update: ConfigUpdate) -> None:
         self._issued_at = update.issued_at
-        wanted = {check.check_id: check for check in update.health_checks}
+        self._on_settings(update.settings)
+        wanted = {check.check_id: check for check in update.health_checks[:_MAX_CHECKS]}
+        if len(update.health_checks) > _MAX_CHECKS:
+            _logger.error(
+                "only %d of %d health checks are run: there are too many", _MAX_CHECKS, len(update.health_checks)
+            )
         for check_id, running in list(self._checks.items()):
             if wanted.get(check_id) == running.check:
                 del wanted[check_id]
@@ -173,7 +186,7 @@ class RepeatedCheck:
                 # Otherwise it was asked before what happened, and would tell of a world that is gone.
                 await self._conclude(status, details)
             is_urgent = await self._pause(pace)
-            pace = 1 + _JITTER * (2 * self._draw() - 1)
+            pace = _varied(self._draw())
 
     async def _conclude(self, status: HealthStatus, details: dict[str, Any]) -> None:
         self._failures = 0 if status is HealthStatus.HEALTHY else self._failures + 1
@@ -276,6 +289,11 @@ class ProbeAsker:
             "output": (result.stdout or result.stderr)[-_SHOWN_TEXT:],
         }
         return _verdict(result.exit_code == probe.expected_exit_code and not result.timed_out), details
+
+
+def _varied(drawn: float) -> float:
+    """A factor around 1 from a number between 0 and 1."""
+    return 1 + _JITTER * (2 * drawn - 1)
 
 
 def _verdict(is_well: bool) -> HealthStatus:

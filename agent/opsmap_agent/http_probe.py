@@ -1,4 +1,4 @@
-"""A very small HTTP client for health checks: one GET, no redirects, a bounded body, no connection kept.
+"""A very small HTTP client for health checks: one request, no redirects, a bounded body, no connection kept.
 
 Written here because it costs no thread per request, no import of a larger client, and follows nobody anywhere.
 """
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from urllib.parse import SplitResult, urlsplit
 
+from opsmap_agent.reach import Reach
+
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
-_LOCAL_ADDRESSES = ("127.0.0.1", "::1")
 
 
 class HttpError(Exception):
@@ -26,19 +27,21 @@ class HttpAnswer:
     status: int
     body: str
     latency_ms: int
+    headers: dict[str, str]
+    """By their names in small letters; of several with one name the last."""
 
 
 async def open_stream(
-    host: str, port: int, tls: ssl.SSLContext | None = None
+    host: str, port: int, reach: Reach, tls: ssl.SSLContext | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to `host`. "localhost" is tried as IPv4 and then IPv6, whatever the host's name tables say.
+    """A connection to the first address of `host` that answers, of those that `reach` allows.
 
     Raises:
+        RejectedError: none of them is allowed.
         OSError: nobody answers there.
     """
-    addresses = _LOCAL_ADDRESSES if host == "localhost" else (host,)
     first_error: OSError | None = None
-    for address in addresses:
+    for address in await reach.addresses(host, port):
         try:
             return await asyncio.open_connection(
                 address,
@@ -49,34 +52,40 @@ async def open_stream(
             )
         except OSError as error:
             first_error = first_error or error
-        except (UnicodeError, OverflowError) as error:
-            raise OSError(f"not an address: {host[:80]}:{port} ({error})") from None
+        except OverflowError as error:
+            raise OSError(f"not a port: {port} ({error})") from None
     raise first_error or OSError(f"no address for {host}")
 
 
-async def get(url: str) -> HttpAnswer:
-    """The answer to one GET. The caller sets the time limit.
+async def get(url: str, reach: Reach, *, method: str = "GET", is_verified: bool = True) -> HttpAnswer:
+    """The answer to one request without a body. The caller sets the time limit.
+
+    Without `is_verified` a server may show any certificate: for a look at a host whose certificate is just what is
+    wrong.
 
     Raises:
         HttpError: the URL cannot be asked, or what answers is not HTTP.
+        RejectedError: `reach` does not allow its host.
         OSError: nobody answers.
     """
     parts = _split(url)
     begun = time.monotonic()
-    tls = _trust() if parts.scheme == "https" else None
-    reader, writer = await open_stream(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+    tls = None
+    if parts.scheme == "https":
+        tls = _trust() if is_verified else _no_trust()
+    reader, writer = await open_stream(parts.hostname or "", parts.port or (443 if tls else 80), reach, tls)
     try:
-        writer.write(_request(parts))
+        writer.write(_request(method, parts))
         await writer.drain()
         status, headers = await _read_head(reader)
-        body = await _read_body(reader, headers)
+        body = b"" if method == "HEAD" else await _read_body(reader, headers)
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise HttpError(f"not a complete HTTP answer: {error}") from None
     finally:
         # Not awaited: a server that never closes its side would hold the check.
         writer.transport.abort()
     latency_ms = round((time.monotonic() - begun) * 1000)
-    return HttpAnswer(status, body.decode("utf-8", "replace"), latency_ms)
+    return HttpAnswer(status, body.decode("utf-8", "replace"), latency_ms, headers)
 
 
 def _split(url: str) -> SplitResult:
@@ -96,11 +105,19 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _request(parts: SplitResult) -> bytes:
+@cache
+def _no_trust() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _request(method: str, parts: SplitResult) -> bytes:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.netloc.rpartition("@")[2]
     head = [
-        f"GET {target} HTTP/1.1",
+        f"{method} {target} HTTP/1.1",
         f"Host: {host}",
         "User-Agent: opsmap-agent",
         "Accept: */*",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import pwd
 import signal
 import time
 from collections.abc import Callable
@@ -20,10 +22,13 @@ from opsmap_agent.journal import Journal
 from opsmap_agent.journal_rows import JobRow
 from opsmap_agent.output import Output
 from opsmap_agent.processes import ProcessIdentity, poll_until, signal_group, wait_for_end
+from opsmap_agent.runas import signal_group_of
+from opsmap_protocol import codec
 from opsmap_protocol.checks import CheckResult
 from opsmap_protocol.enums import JobStatus, OutputStream
-from opsmap_protocol.messages import AsyncStatus, CommandOutput, JobExited
-from opsmap_protocol.specs import AsyncMode
+from opsmap_protocol.errors import ProtocolError
+from opsmap_protocol.messages import AsyncStatus, Command, CommandOutput, JobExited
+from opsmap_protocol.specs import AsyncMode, ExecuteCommand, ScriptCommand
 
 _logger = logging.getLogger(__name__)
 
@@ -184,12 +189,20 @@ class Job:
             return "its process is not known and was left alone"
         try:
             for number, grace_s in ((signal.SIGTERM, _TERM_GRACE_S), (signal.SIGKILL, _KILL_GRACE_S)):
-                signal_group(process, number)
+                await self._signal(process, number)
                 if await self._has_exited_within(grace_s):
                     return None
         except PermissionError:
             return "its process runs as another user and was left alone"
         return "its process does not end"
+
+    async def _signal(self, process: ProcessIdentity, number: signal.Signals) -> None:
+        """Raises PermissionError if it is another user's, and sudo does not help."""
+        user = _run_as_user(self._row)
+        if user is None or os.geteuid() == 0:
+            signal_group(process, number)
+        elif process.is_alive() and not await asyncio.to_thread(signal_group_of, user, process.pid, number):
+            raise PermissionError
 
     async def _has_exited_within(self, seconds: float) -> bool:
         try:
@@ -245,7 +258,8 @@ class Job:
             return []
         if log.size <= _LOG_TAIL_BYTES:
             return []
-        return Output(OutputStream.LOG, log.text, lost_bytes=log.size - log.next_offset).pieces(self.request_id)
+        text = f"[the first {log.gone} bytes of this output are gone]\n{log.text}" if log.gone else log.text
+        return Output(OutputStream.LOG, text, lost_bytes=log.size - log.next_offset).pieces(self.request_id)
 
     async def _report_exit(self) -> None:
         """The process outlived the end of its job: a service that stopped, or was killed."""
@@ -259,6 +273,16 @@ class Job:
     def _poke(self) -> None:
         if self._row.subject is not None:
             self._tools.poke(self._row.subject)
+
+
+def _run_as_user(row: JobRow) -> str | None:
+    """Whom the command named, by its frame: the agent may have been restarted since."""
+    try:
+        command: Command = codec.decode(row.frame, Command)
+    except ProtocolError:
+        return None
+    user = command.command.run_as_user if isinstance(command.command, ExecuteCommand | ScriptCommand) else None
+    return None if user == pwd.getpwuid(os.geteuid()).pw_name else user
 
 
 def describe_exit(code: int | None) -> str:

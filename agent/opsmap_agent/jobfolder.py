@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from opsmap_agent.joblog import JobLog, LogSlice
 from opsmap_agent.processes import ProcessIdentity
-
-
-@dataclass(frozen=True, slots=True)
-class LogSlice:
-    """A piece of a job's output. `offset` is where `text` begins, `next_offset` where to go on reading, in bytes."""
-
-    text: str
-    size: int
-    offset: int
-    next_offset: int
-    is_truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +27,6 @@ class JobFolder:
     @property
     def log_path(self) -> Path:
         return self.path / "output.log"
-
-    def use_script_as_input(self) -> None:
-        """The shim gives the command `input` as its standard input, if there is one."""
-        (self.path / "input").unlink(missing_ok=True)
-        (self.path / "input").symlink_to("script")
 
     def remove_partial_claim(self) -> None:
         """Clears what a shim left that died while claiming. For the holder of the lock."""
@@ -91,21 +76,8 @@ class JobFolder:
             return None
 
     def read_log(self, max_bytes: int, offset: int | None = None) -> LogSlice:
-        """Up to `max_bytes` of output from `offset`, or its end. Bytes that are not UTF-8 become U+FFFD."""
-        try:
-            with self.log_path.open("rb") as log:
-                size = os.fstat(log.fileno()).st_size
-                start = max(0, size - max_bytes) if offset is None else min(offset, size)
-                log.seek(start)
-                raw = log.read(max_bytes)
-        except FileNotFoundError:
-            return LogSlice("", 0, 0, 0, is_truncated=False)
-        head, tail = _partial_characters(raw, is_start=start == 0)
-        body = raw[head : len(raw) - tail]
-        begin = start + head
-        next_offset = begin + len(body)
-        is_truncated = begin > 0 if offset is None else next_offset + tail < size
-        return LogSlice(body.decode("utf-8", "replace"), size, begin, next_offset, is_truncated)
+        """Up to `max_bytes` of output from `offset`, or its end; see `JobLog.read`."""
+        return JobLog(self.log_path).read(max_bytes, offset)
 
     def log_tail(self, max_bytes: int) -> str:
         return self.read_log(max_bytes).text
@@ -115,17 +87,3 @@ class JobFolder:
             return (self.path / name).read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
             return ""
-
-
-def _partial_characters(raw: bytes, *, is_start: bool) -> tuple[int, int]:
-    """How many bytes at both ends belong to UTF-8 characters that the slice cut in two."""
-    head = 0
-    while not is_start and head < min(3, len(raw)) and raw[head] & 0xC0 == 0x80:
-        head += 1
-    for back in range(1, min(4, len(raw) - head) + 1):
-        byte = raw[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-        return head, back if back < length else 0
-    return head, 0

@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from opsmap_agent import launcher
 from opsmap_agent.checks import waits_for_start
-from opsmap_agent.execution import SCRIPT_FOLDER_PREFIX
+from opsmap_agent.configuration import DetachedExecution
 from opsmap_agent.job import Job, JobTools
 from opsmap_agent.jobfolder import JobFolder
+from opsmap_agent.joblog import JobLog
 from opsmap_agent.journal_rows import JobRow
 from opsmap_agent.policy import Policy, Runnable
 from opsmap_agent.processes import ProcessIdentity, poll_until
@@ -26,10 +26,10 @@ from opsmap_protocol.specs import AsyncMode
 
 _logger = logging.getLogger(__name__)
 
-MAX_LIVE_JOBS = 1_000
 _ID_PREFIX = "job_"
 _CLAIM_WAIT_S = 5.0
 _CLAIM_POLL_S = 0.02
+_LOG_LIMIT_INTERVAL_S = 5.0
 
 
 class Jobs:
@@ -38,18 +38,20 @@ class Jobs:
     def __init__(
         self,
         *,
-        log_dir: Path,
+        settings: DetachedExecution,
         policy: Policy,
         executor: Executor,
         tools: JobTools,
         group: asyncio.TaskGroup,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._log_dir = log_dir
+        self._log_dir = settings.log_dir
         self._policy = policy
         self._executor = executor
         self._tools = tools
         self._group = group
+        self._max_jobs = settings.max_jobs
+        self._max_log_bytes = settings.max_log_mb * 1024 * 1024
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._launching = 0
@@ -67,8 +69,10 @@ class Jobs:
         Raises:
             RefusalError: it was not started.
         """
-        if len(self._jobs) + self._launching >= MAX_LIVE_JOBS:
-            raise RejectedError(f"{MAX_LIVE_JOBS} detached processes are alive, more are not accepted")
+        if len(self._jobs) + self._launching >= self._max_jobs:
+            raise RejectedError(
+                f"{self._max_jobs} detached processes are alive, as many as detached_execution.max_jobs allows"
+            )
         folder = self.folder_of(command.request_id)
         self._launching += 1
         try:
@@ -123,8 +127,27 @@ class Jobs:
         await self._tools.journal.prune(before)
         await asyncio.to_thread(self._remove_folders, before)
 
+    async def limit_logs_regularly(self) -> None:
+        """Keep the logs of running processes within their size, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOG_LIMIT_INTERVAL_S)
+            await self.limit_logs()
+
+    async def limit_logs(self) -> None:
+        """Let go of the oldest part of every log of a running process that is larger than its limit."""
+        logs = [JobLog(self.folder_of(job.request_id).log_path) for job in self._jobs.values()]
+        if logs:
+            await asyncio.to_thread(self._limit, logs)
+
+    def _limit(self, logs: Sequence[JobLog]) -> None:
+        for log in logs:
+            try:
+                log.limit(self._max_log_bytes)
+            except OSError as error:
+                _logger.error("%s cannot be kept within its size: %s", log.path, error)
+
     def _resolve_and_launch(self, spec: Runnable, folder: JobFolder) -> launcher.Launched:
-        return launcher.launch(self._policy.resolve(spec, folder.path), folder)
+        return launcher.launch(self._policy.resolve(spec), folder)
 
     async def _begin(
         self,
@@ -157,6 +180,7 @@ class Jobs:
     async def _run(self, job: Job) -> None:
         try:
             await job.run()
+            await asyncio.to_thread(self._limit, [JobLog(self.folder_of(job.request_id).log_path)])
         except Exception:
             # A fault of ours in one job must not end the agent, and with it the watch over all others.
             _logger.exception("job %s is not watched any more", job.job_id)
@@ -170,14 +194,11 @@ class Jobs:
 
     def _remove_folders(self, before: datetime) -> None:
         for path in self._log_dir.iterdir():
-            if not path.name.startswith((_ID_PREFIX, SCRIPT_FOLDER_PREFIX)):
+            if not path.name.startswith(_ID_PREFIX):
                 continue
             folder = JobFolder(path)
-            try:
-                if path.stat().st_mtime < before.timestamp() and not folder.has_shim():
-                    folder.remove()
-            except FileNotFoundError:
-                continue  # An inline script's folder, whose command has just ended.
+            if path.stat().st_mtime < before.timestamp() and not folder.has_shim():
+                folder.remove()
 
 
 def _ended(job_id: str, final: str | None) -> AsyncStatus:

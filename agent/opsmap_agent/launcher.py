@@ -10,17 +10,20 @@ import os
 import select
 import shutil
 import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.policy import Program
 from opsmap_agent.processes import ProcessIdentity
+from opsmap_agent.program import Program
 from opsmap_agent.refusals import NotStartedError
 
 SHIM = str(Path(__file__).with_name("shim.sh"))
 _SHELL = "/bin/sh"
-_STARTED_FD, _LOCK_FD = 8, 9
+_CHECKED_FD, _STARTED_FD, _LOCK_FD = 7, 8, 9
 _START_TIMEOUT_S = 10.0
 _REQUIRED_TOOLS = ("setsid", "sync")
 _TOOLS_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,11 +50,18 @@ def missing_tools() -> list[str]:
     return [tool for tool in _REQUIRED_TOOLS if shutil.which(tool, path=path) is None]
 
 
+def is_shim(arguments: Sequence[str]) -> bool:
+    """Whether this is the command line of a shim, also of another copy of the agent: an upgrade leaves them alone."""
+    first = arguments[:4]
+    return any(program.endswith("/shim.sh") and "/job_" in job for program, job in pairwise(first))
+
+
 def launch(program: Program, folder: JobFolder) -> Launched:
     """Start `program` detached, with its records and output in `folder`.
 
     Raises:
         NotStartedError: it certainly did not begin.
+        RejectedError: what was checked is not there any more.
         LaunchUnknownError: it may begin yet.
     """
     lock = _prepare(program, folder)
@@ -81,9 +91,6 @@ def _prepare(program: Program, folder: JobFolder) -> int:
             os.close(lock)
             raise LaunchUnknownError("this job has begun before")
         folder.remove_partial_claim()
-        program.write_script()
-        if program.is_script_stdin:
-            folder.use_script_as_input()
     except OSError as error:
         raise NotStartedError(f"the job folder cannot be prepared: {error}") from None
     return lock
@@ -93,21 +100,50 @@ def _spawn(program: Program, folder: JobFolder, lock: int) -> bool:
     setsid = shutil.which("setsid", path=f"{_TOOLS_PATH}:{os.environ.get('PATH', '')}")
     if setsid is None:
         raise NotStartedError("detached commands need setsid (util-linux), which is not installed")
-    argv = [setsid, _SHELL, SHIM, str(folder.path), program.working_dir, setsid, *program.argv]
-    reading, writing = os.pipe()
-    # Copies above the targets: a dup2 onto 8 or 9 must not hit the descriptor that the next one copies from.
-    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOCK_FD + 1) for fd in (writing, lock)]
+    checked = program.checked[-1].path if program.checked else ""
+    argv = [setsid, _SHELL, SHIM, str(folder.path), program.working_dir, setsid, checked, *program.argv]
+    with ExitStack() as held:
+        given, compared = _open_what_it_gets(program, held)
+        reading, writing = os.pipe()
+        held.callback(os.close, reading)
+        with ExitStack() as copies:
+            copies.callback(os.close, writing)
+            # Copies above the targets: a dup2 onto one must not hit the descriptor that the next one copies from.
+            sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOCK_FD + 1) for fd in (given, compared, writing, lock)]
+            for descriptor in sources:
+                copies.callback(os.close, descriptor)
+            pid = _start_shim(setsid, argv, program.env, sources)
+        os.waitpid(pid, 0)
+        return _wait_for_start(reading)
+
+
+def _open_what_it_gets(program: Program, held: ExitStack) -> tuple[int, int]:
+    """The standard input of the command, and the file that the shim compares with before it runs it."""
     try:
-        pid = os.posix_spawn(
+        given = program.open_input()
+    except OSError as error:
+        raise NotStartedError(f"the input of the command cannot be prepared: {error.strerror}") from None
+    held.callback(os.close, given)
+    program.check_again()
+    compared = program.checked[-1].open_again() if program.checked else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    held.callback(os.close, compared)
+    return given, compared
+
+
+def _start_shim(setsid: str, argv: list[str], env: dict[str, str], sources: Sequence[int]) -> int:
+    given, compared, started, lock = sources
+    try:
+        return os.posix_spawn(
             setsid,
             argv,
-            program.env,
+            env,
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
-                (os.POSIX_SPAWN_DUP2, sources[0], _STARTED_FD),
-                (os.POSIX_SPAWN_DUP2, sources[1], _LOCK_FD),
+                (os.POSIX_SPAWN_DUP2, given, 0),
+                (os.POSIX_SPAWN_DUP2, compared, _CHECKED_FD),
+                (os.POSIX_SPAWN_DUP2, started, _STARTED_FD),
+                (os.POSIX_SPAWN_DUP2, lock, _LOCK_FD),
             ],
             # As leader of a group, setsid has to fork before it can make a session: that is the double fork.
             setpgroup=0,
@@ -115,16 +151,7 @@ def _spawn(program: Program, folder: JobFolder, lock: int) -> bool:
             setsigdef=_DEFAULT_SIGNALS,
         )
     except (OSError, ValueError) as error:
-        os.close(reading)
         raise NotStartedError(f"the command cannot be started: {error}") from None
-    finally:
-        for descriptor in (writing, *sources):
-            os.close(descriptor)
-    try:
-        os.waitpid(pid, 0)
-        return _wait_for_start(reading)
-    finally:
-        os.close(reading)
 
 
 def _wait_for_start(reading: int) -> bool:

@@ -12,27 +12,16 @@ import ssl
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 
+from opsmap_agent import systemd
 from opsmap_agent.http_probe import HttpAnswer, HttpError, get, open_stream
 from opsmap_agent.policy import Policy
 from opsmap_agent.process_table import ProcessTable
-from opsmap_agent.refusals import NotStartedError
+from opsmap_agent.reach import Reach
 from opsmap_agent.sync import ProcessResult, SyncRunner
 from opsmap_daemon import tls
 from opsmap_protocol.enums import ServiceState
 from opsmap_protocol.specs import ExecuteCommand
-
-_SYSTEMD_FOLDER = Path("/run/systemd/system")
-_SERVICE_FIELDS = ("LoadState", "ActiveState", "MainPID", "UnitFileState", "Description")
-_SERVICE_STATES = {
-    "active": ServiceState.RUNNING,
-    "reloading": ServiceState.RUNNING,
-    "activating": ServiceState.STARTING,
-    "deactivating": ServiceState.STOPPING,
-    "inactive": ServiceState.STOPPED,
-    "failed": ServiceState.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +44,28 @@ class ServiceAnswer:
 
 
 class Prober:
-    """`executor` takes what blocks: the file system and the process table."""
+    """`executor` takes what blocks: the file system and the process table. `reach` says where it may connect to."""
 
-    def __init__(self, policy: Policy, runner: SyncRunner, executor: Executor) -> None:
+    def __init__(self, policy: Policy, runner: SyncRunner, executor: Executor, reach: Reach) -> None:
         self._policy = policy
         self._runner = runner
         self._executor = executor
+        self._reach = reach
         self.processes = ProcessTable(executor)
 
     async def port(self, host: str, port: int) -> PortAnswer:
         begun = time.monotonic()
         try:
-            _, writer = await open_stream(host, port)
+            _, writer = await open_stream(host, port, self._reach)
         except OSError as error:
             return PortAnswer(False, _elapsed_ms(begun), describe(error))
         writer.transport.abort()
         return PortAnswer(True, _elapsed_ms(begun))
 
-    async def http(self, url: str) -> HttpAnswer | str:
-        """The answer, or why there is none."""
+    async def http(self, url: str, *, method: str = "GET", is_verified: bool = True) -> HttpAnswer | str:
+        """The answer, or why there is none. Without `is_verified` any certificate will do."""
         try:
-            return await get(url)
+            return await get(url, self._reach, method=method, is_verified=is_verified)
         except HttpError as error:
             return str(error)
         except OSError as error:
@@ -92,7 +82,7 @@ class Prober:
         """
         loop = asyncio.get_running_loop()
         spec = ExecuteCommand(path=command, args=args)
-        program = await loop.run_in_executor(self._executor, self._policy.resolve, spec, Path("/"))
+        program = await loop.run_in_executor(self._executor, self._policy.resolve, spec)
         return await self._runner.run(program, timeout_s)
 
     async def service(self, name: str, timeout_s: float) -> ServiceAnswer:
@@ -101,37 +91,14 @@ class Prober:
         Raises:
             RejectedError: that is not the name of a service.
         """
-        if not _is_systemd_running():
-            return ServiceAnswer(name, ServiceState.UNKNOWN, error="this host was not started by systemd")
-        loop = asyncio.get_running_loop()
         try:
-            program = await loop.run_in_executor(self._executor, self._policy.service_query, name, _SERVICE_FIELDS)
-        except NotStartedError as error:
-            return ServiceAnswer(name, ServiceState.UNKNOWN, error=f"this host has no systemd: {error}")
-        result = await self._runner.run(program, timeout_s)
-        if not result.is_success:
-            reason = result.stderr.strip() or f"systemctl ended with exit code {result.exit_code}"
-            return ServiceAnswer(name, ServiceState.UNKNOWN, error=reason)
-        return parse_service(name, result.stdout)
-
-
-def _is_systemd_running() -> bool:
-    return _SYSTEMD_FOLDER.is_dir()
-
-
-def parse_service(name: str, output: str) -> ServiceAnswer:
-    """The answer in the lines of `systemctl show`."""
-    fields = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
-    if fields.get("LoadState") == "not-found":
-        return ServiceAnswer(name, ServiceState.UNKNOWN, error="there is no such service")
-    pid = int(fields.get("MainPID", "0") or 0)
-    return ServiceAnswer(
-        name,
-        _SERVICE_STATES.get(fields.get("ActiveState", ""), ServiceState.UNKNOWN),
-        pid=pid or None,
-        enabled=fields.get("UnitFileState", "").startswith("enabled"),
-        description=fields.get("Description", ""),
-    )
+            async with asyncio.timeout(timeout_s):
+                service = await systemd.get_service(name)
+        except systemd.SystemdError as error:
+            return ServiceAnswer(name, ServiceState.UNKNOWN, error=str(error))
+        except TimeoutError:
+            return ServiceAnswer(name, ServiceState.UNKNOWN, error=f"systemd did not answer within {timeout_s:g} s")
+        return ServiceAnswer(name, service.state, service.pid, service.is_enabled, service.description)
 
 
 def describe(error: OSError) -> str:

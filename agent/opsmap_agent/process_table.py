@@ -14,7 +14,8 @@ from pathlib import PurePath
 
 import psutil
 
-from opsmap_agent.launcher import SHIM
+from opsmap_agent.interpreters import without_carrier
+from opsmap_agent.launcher import is_shim
 
 _INTERPRETER = re.compile(r"(python|perl|ruby|php|node|java|bash|dash|sh)[0-9.]*")
 
@@ -89,7 +90,7 @@ def _names(entry: ProcessEntry) -> set[str]:
     program = PurePath(entry.arguments[0]).name
     names.add(program)
     if _INTERPRETER.fullmatch(program):
-        names |= _interpreted(entry.arguments[1:])
+        names |= _interpreted(without_carrier(entry.arguments[1:]))
     return names
 
 
@@ -108,7 +109,7 @@ def _read_processes() -> list[ProcessEntry]:
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         info = process.info
         arguments = tuple(info["cmdline"] or ())
-        if process.pid == own or SHIM in arguments[:3] or info["status"] == psutil.STATUS_ZOMBIE:
+        if process.pid == own or is_shim(arguments) or info["status"] == psutil.STATUS_ZOMBIE:
             continue
         entries.append(ProcessEntry(process.pid, info["name"] or "", arguments))
     return entries

@@ -17,9 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-from opsmap_agent.policy import Program
 from opsmap_agent.processes import ProcessIdentity, wait_for_end
+from opsmap_agent.program import Program
 from opsmap_agent.refusals import NotStartedError
+from opsmap_agent.runas import signal_group_of
 
 _logger = logging.getLogger(__name__)
 
@@ -109,9 +110,10 @@ class SyncRunner:
 
         Raises:
             NotStartedError: the program did not begin.
+        RejectedError: what was checked is not there any more.
         """
         begun = time.monotonic()
-        running = _Running(await self._start(program), self._max_output_bytes)
+        running = _Running(await self._start(program), program.run_as_user, self._max_output_bytes)
         try:
             timed_out = not await running.wait(timeout_s)
         finally:
@@ -125,15 +127,16 @@ class SyncRunner:
         except asyncio.CancelledError:
             # The thread cannot be stopped: wait for its process, or nobody would ever end it.
             with suppress(NotStartedError):
-                await _Running(await starting, 0).finish()
+                await _Running(await starting, program.run_as_user, 0).finish()
             raise
 
 
 class _Running:
     """One program between its start and the moment that nothing of it is left to wait for."""
 
-    def __init__(self, process: subprocess.Popen[bytes], max_output_bytes: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], run_as_user: str | None, max_output_bytes: int) -> None:
         self._process = process
+        self._run_as_user = run_as_user
         # Until it is reaped its number stays its own, so this cannot be another process.
         self._identity = ProcessIdentity.of(process.pid)
         self._budget = _Budget(max_output_bytes)
@@ -152,7 +155,7 @@ class _Running:
     async def finish(self) -> int:
         """Kill the group if the program still runs, reap it, and give its exit code."""
         if self._process.poll() is None:
-            self._kill()
+            await self._kill()
             await self.wait(_KILL_GRACE_S)
         try:
             async with asyncio.timeout(_OUTPUT_GRACE_S):
@@ -168,11 +171,14 @@ class _Running:
             return 128 + signal.SIGKILL
         return code if code >= 0 else 128 - code
 
-    def _kill(self) -> None:
+    async def _kill(self) -> None:
+        pid, user = self._process.pid, self._run_as_user
+        if user is not None and await asyncio.to_thread(signal_group_of, user, pid, signal.SIGKILL):
+            return
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
         except PermissionError:
-            _logger.error("process %d runs as another user and cannot be killed", self._process.pid)
+            _logger.error("process %d runs as another user and cannot be killed", pid)
 
     def result(self, exit_code: int, timed_out: bool, duration_s: float) -> ProcessResult:
         return ProcessResult(
@@ -197,11 +203,11 @@ def _take_over(pipe: IO[bytes] | None) -> int:
 
 def _start(program: Program) -> subprocess.Popen[bytes]:
     try:
-        program.write_script()
-        stdin = os.open(program.script_path or os.devnull if program.is_script_stdin else os.devnull, os.O_RDONLY)
+        stdin = program.open_input()
     except OSError as error:
-        raise NotStartedError(f"the script cannot be written: {error}") from None
+        raise NotStartedError(f"the input of the program cannot be prepared: {error.strerror}") from None
     try:
+        program.check_again()
         return subprocess.Popen(
             program.argv,
             stdin=stdin,

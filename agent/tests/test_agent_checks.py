@@ -18,8 +18,9 @@ import pytest
 from opsmap_agent.checks import CheckRunner, waits_for_start
 from opsmap_agent.configuration import Configuration
 from opsmap_agent.policy import Policy
-from opsmap_agent.probes import Prober, parse_service
+from opsmap_agent.probes import Prober
 from opsmap_agent.process_table import ProcessEntry, is_named
+from opsmap_agent.reach import Reach
 from opsmap_agent.sync import SyncRunner
 from opsmap_protocol.checks import (
     AllOf,
@@ -45,7 +46,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def prober(agent_configuration: Configuration, executor: ThreadPoolExecutor) -> Prober:
-    return Prober(Policy(agent_configuration), SyncRunner(executor, 10_000), executor)
+    return Prober(Policy(agent_configuration), SyncRunner(executor, 10_000), executor, Reach())
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ async def test_custom_command_obeys_the_allow_list(
 ) -> None:
     scripts = replace(agent_configuration.scripts, allowed_commands=["sleep"])
     policy = Policy(replace(agent_configuration, scripts=scripts))
-    runner = CheckRunner(Prober(policy, SyncRunner(executor, 1000), executor))
+    runner = CheckRunner(Prober(policy, SyncRunner(executor, 1000), executor, Reach()))
     result = await runner.evaluate(CustomCommand("sh", ["-c", "exit 0"]))
     assert not result.passed
     assert "scripts.allowed_commands" in result.details["error"]
@@ -242,7 +243,7 @@ async def test_custom_command_obeys_the_allow_list(
 async def test_service_without_systemd_is_unknown_with_a_reason(
     checks: CheckRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.probes._SYSTEMD_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("opsmap_agent.systemd._RUNNING", tmp_path / "none")
     result = await checks.evaluate(ServiceStatusIs("nginx", ServiceState.RUNNING))
     assert not result.passed
     assert result.details == {
@@ -251,28 +252,6 @@ async def test_service_without_systemd_is_unknown_with_a_reason(
         "actual": "unknown",
         "error": "this host was not started by systemd",
     }
-
-
-@pytest.mark.parametrize(
-    ("active", "state"),
-    [
-        ("active", ServiceState.RUNNING),
-        ("reloading", ServiceState.RUNNING),
-        ("activating", ServiceState.STARTING),
-        ("deactivating", ServiceState.STOPPING),
-        ("inactive", ServiceState.STOPPED),
-        ("failed", ServiceState.FAILED),
-        ("maintenance", ServiceState.UNKNOWN),
-    ],
-)
-def test_states_of_systemd(active: str, state: ServiceState) -> None:
-    output = f"LoadState=loaded\nActiveState={active}\nMainPID=42\nUnitFileState=enabled\nDescription=A=B\n"
-    answer = parse_service("nginx", output)
-    assert (answer.status, answer.pid, answer.enabled, answer.description) == (state, 42, True, "A=B")
-
-
-def test_service_that_does_not_exist() -> None:
-    assert parse_service("x", "LoadState=not-found\nActiveState=inactive\n").error == "there is no such service"
 
 
 async def test_all_and_any_nest_and_show_their_parts(checks: CheckRunner, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ async def test_launch_without_record_is_adopted(open_host: OpenHost) -> None:
     async with open_host() as host:
         async with life_after(host, command(spec, AsyncMode())) as path:
             folder = JobFolder(path)
-            program = Policy(host.configuration).resolve(spec, path)
+            program = Policy(host.configuration).resolve(spec)
             process = (await asyncio.to_thread(launch, program, folder)).process
         started = await host.gateway.body("async_started", "r-1")
         assert started["pid"] == process.pid
@@ -202,7 +202,7 @@ async def test_launch_that_ended_without_record_is_reported(open_host: OpenHost)
     async with open_host() as host:
         async with life_after(host, command(spec, AsyncMode())) as path:
             folder = JobFolder(path)
-            await asyncio.to_thread(launch, Policy(host.configuration).resolve(spec, path), folder)
+            await asyncio.to_thread(launch, Policy(host.configuration).resolve(spec), folder)
             async with asyncio.timeout(5):
                 while folder.has_shim():  # noqa: ASYNC110 - not our child
                     await asyncio.sleep(0.005)

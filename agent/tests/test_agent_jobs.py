@@ -281,12 +281,11 @@ async def test_start_of_a_service_is_a_job(
     async with open_host() as host:
         spec = ServiceControlCommand("nginx", ServiceAction.START)
         status = await host.gateway.body("async_status", await host.gateway.command(spec, job()))
-        assert (status["status"], status["log_tail"]) == ("completed", "start nginx\n")
+        assert (status["status"], status["log_tail"]) == ("completed", "start nginx.service\n")
 
 
-async def test_cap_on_living_jobs(open_host: OpenHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.jobs.MAX_LIVE_JOBS", 2)
-    async with open_host() as host:
+async def test_cap_on_living_jobs(open_host: OpenHost, tmp_path: Path) -> None:
+    async with open_host(detached_execution=DetachedExecution(tmp_path / "detached", max_jobs=2)) as host:
         first = [await host.gateway.command(sh("exec sleep 60"), job()) for _ in range(2)]
         pids = [(await host.gateway.body("async_started", request_id))["pid"] for request_id in first]
         refused = await host.gateway.run(sh("exit 0"), job())

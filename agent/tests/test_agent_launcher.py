@@ -17,9 +17,9 @@ import pytest
 
 from opsmap_agent import launcher
 from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.launcher import LaunchUnknownError, launch
-from opsmap_agent.policy import Program
+from opsmap_agent.launcher import LaunchUnknownError, is_shim, launch
 from opsmap_agent.processes import ProcessIdentity, boot_id, signal_group, wait_for_end
+from opsmap_agent.program import Program
 from opsmap_agent.refusals import NotStartedError
 
 ENV = {"PATH": "/usr/bin:/bin", "COLOUR": "blue"}
@@ -164,7 +164,7 @@ def test_command_begins_although_its_agent_died(folder: JobFolder, monkeypatch: 
 def test_shim_that_finds_a_claim_runs_nothing(folder: JobFolder) -> None:
     folder.create()
     (folder.path / "claim").write_text("somebody else was first\n")
-    arguments = ["/bin/sh", launcher.SHIM, str(folder.path), "/", "/usr/bin/setsid", "/bin/sh", "-c", "echo ran"]
+    arguments = ["/bin/sh", launcher.SHIM, str(folder.path), "/", "/usr/bin/setsid", "", "/bin/sh", "-c", "echo ran"]
     ended = subprocess.run(arguments, capture_output=True, check=False)
     assert ended.returncode == 125
     assert not folder.log_path.exists()
@@ -203,10 +203,8 @@ def test_too_many_arguments_are_told(folder: JobFolder) -> None:
     assert not folder.has_shim()
 
 
-def test_script_as_standard_input(folder: JobFolder) -> None:
-    script = folder.path / "script"
-    program = Program(["/bin/sh", "-s", "a b"], ENV, script='echo "got $1"', script_path=script, is_script_stdin=True)
-    assert run(program, folder) == 0
+def test_input_of_a_command(folder: JobFolder) -> None:
+    assert run(Program(["/bin/sh", "-s", "a b"], ENV, input=b'echo "got $1"'), folder) == 0
     assert output(folder) == "got a b\n"
 
 
@@ -248,3 +246,16 @@ def test_log_is_read_in_whole_characters(folder: JobFolder) -> None:
     tail = folder.read_log(9)
     assert (tail.text, tail.is_truncated) == ("\ufffd\x1b[0m<i>", True)
     assert JobFolder(folder.path / "none").read_log(10).text == ""
+
+
+def test_shim_of_another_copy_of_the_agent_is_known(folder: JobFolder) -> None:
+    assert is_shim(["/bin/sh", "/opt/old/opsmap_agent/shim.sh", "/var/log/opsmap/detached/job_1", "/", "setsid"])
+    assert not is_shim(["/bin/sh", "/opt/tools/shim.sh", "start"])
+    assert not is_shim(["vi", "shim.sh"])
+    assert not is_shim([])
+    launched = launch(sh("exec sleep 60"), folder)
+    try:
+        assert is_shim(psutil.Process(launched.shim.pid).cmdline())
+        assert not is_shim(psutil.Process(launched.process.pid).cmdline())
+    finally:
+        os.kill(launched.process.pid, signal.SIGKILL)

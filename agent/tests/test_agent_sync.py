@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from opsmap_agent.policy import Program
+from opsmap_agent.program import Program
 from opsmap_agent.refusals import NotStartedError
 from opsmap_agent.sync import SyncRunner
 
@@ -112,10 +112,10 @@ async def test_what_cannot_be_executed_is_told(runner: SyncRunner, tmp_path: Pat
         await runner.run(Program(["/bin/true", "x" * 3_000_000], ENV), 5)
 
 
-async def test_script_as_standard_input(runner: SyncRunner, tmp_path: Path) -> None:
-    path = tmp_path / "job" / "script"
-    program = Program(["/bin/sh", "-s", "1"], ENV, script='echo "got $1"', script_path=path, is_script_stdin=True)
-    assert (await runner.run(program, 5)).stdout == "got 1\n"
+async def test_input_of_a_program_cannot_be_changed_under_it(runner: SyncRunner) -> None:
+    program = Program(["/bin/sh", "-s", "1"], ENV, input=b'echo "got $1"; echo more >>/proc/self/fd/0 || echo sealed')
+    assert (await runner.run(program, 5)).stdout == "got 1\nsealed\n"
+    assert (await runner.run(sh("cat"), 5)).stdout == ""
 
 
 async def test_many_at_once(runner: SyncRunner) -> None:
