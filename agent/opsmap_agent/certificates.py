@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from opsmap_agent.configuration import Configuration
+from opsmap_agent.configuration import Configuration, Tls
 from opsmap_daemon import tls
 from opsmap_daemon.configuration import ConfigurationError
 from opsmap_protocol.enums import PeerRole
@@ -27,12 +27,20 @@ def own_identity(configuration: Configuration) -> Identity:
     return identity
 
 
+def own_validity(files: Tls) -> tls.Validity:
+    """From when to when our certificate is valid. Raises ConfigurationError."""
+    try:
+        return tls.validity(tls.own_certificate(files.cert_file, files.key_file, "client"))
+    except tls.TlsError as error:
+        raise ConfigurationError([str(error)]) from None
+
+
 def client_context(configuration: Configuration) -> ssl.SSLContext:
     """For the connection to the gateway. Raises ConfigurationError."""
     files = configuration.tls
     try:
         return tls.client_context(
-            files.cert_file, files.key_file, files.ca_file, files.verify_hostname, files.min_version
+            files.cert_file, files.key_file, files.ca_file, files.verify_hostname, files.min_version, files.max_version
         )
     except tls.TlsError as error:
         raise ConfigurationError([str(error)]) from None

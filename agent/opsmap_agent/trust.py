@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from opsmap_agent.configuration import Tls
+from opsmap_agent.revocations import Revocations, RevocationsError
 from opsmap_daemon.configuration import ConfigurationError
 from opsmap_protocol.errors import InvalidIdentityError
 from opsmap_protocol.identity import BACKEND_SIGNER_URI
@@ -76,8 +77,12 @@ class BackendKeys:
     """
 
     def __init__(
-        self, authority: Path, organization: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        authority: Path,
+        organization: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self.revocations = Revocations()
         self._authority = authority
         self._organization = organization
         self._clock = clock
@@ -86,8 +91,8 @@ class BackendKeys:
         self._inspecting = asyncio.Lock()
         self._inspections: defaultdict[str, deque[float]] = defaultdict(deque)
 
-    async def learn(self, certificates: Sequence[str], gateway: str) -> list[str]:
-        """Look into the certificates that `gateway` brought; why some of them are refused.
+    async def learn(self, certificates: Sequence[str], gateway: str, crl: str | None = None) -> list[str]:
+        """Look into the certificates and the revocation list that `gateway` brought; why some of them are refused.
 
         Raises:
             TrustError: none of them can be used.
@@ -98,11 +103,12 @@ class BackendKeys:
         # One at a time: the second session finds what the first has just asked.
         async with self._inspecting:
             self._notice_new_authority()
+            complaints = await self._learn_revocations(crl, gateway)
             answers = await self._inspect(certificates, gateway)
         refusals = [reason for reason in map(self._adopt, answers) if reason is not None]
         if len(refusals) == len(certificates):
             raise TrustError(refusals[0] if refusals else "there is no certificate in it")
-        return refusals
+        return complaints + refusals
 
     def check(self, data: dict[str, Any]) -> None:
         """Whether the backend wrote what was understood of a frame. Raises SealError."""
@@ -114,7 +120,20 @@ class BackendKeys:
         if not certified.is_current(now):
             span = f"from {certified.not_before.isoformat()} to {certified.not_after.isoformat()}"
             raise SealError(f"{kind} is sealed with a key that is valid {span}, and it is {now.isoformat()} here")
+        if self.revocations.names(certified):
+            raise SealError(f"{kind} is sealed with a key that was revoked")
         check_seal(data, key)
+
+    async def _learn_revocations(self, crl: str | None, gateway: str) -> list[str]:
+        """A list that does not count must not keep good certificates from counting: then a gateway could do so."""
+        if crl is None or not self.revocations.is_news(crl):
+            return []
+        self._count_inspection(gateway)
+        try:
+            await self.revocations.take(crl, self._authority)
+        except RevocationsError as error:
+            return [f"the revocation list does not count: {error}"]
+        return []
 
     async def _inspect(self, certificates: Sequence[str], gateway: str) -> list[CertifiedKey | InvalidIdentityError]:
         new = [each for each in dict.fromkeys(certificates) if (self._authority_id, each) not in _inspected]
@@ -144,6 +163,8 @@ class BackendKeys:
             return str(answer)
         if answer.uri != BACKEND_SIGNER_URI:
             return f"it is the certificate of {answer.uri[:200]!r}, which does not seal for the backend"
+        if self.revocations.names(answer):
+            return "it was revoked"
         if answer.not_after < self._clock():
             return f"it ended at {answer.not_after.isoformat()}"
         self._keys[answer.key_id] = (answer, VerifyingKey(answer.public_bytes, "backend", self._organization))

@@ -41,12 +41,22 @@ _REFUSALS = {
     CloseCode.VERSION_UNSUPPORTED,
 }
 _CLIENT_ERRORS = range(400, 500)
+_REVOKED_PAUSE_S = 300.0
+"""Between two attempts of one that was revoked. It hears the same each time, until somebody enrols it anew."""
 # asyncio's TLS server drops a client whose certificate it refuses without the alert that would say so.
 _CLOSED_EARLY = "it closed the connection during the handshake; perhaps it does not accept our certificate"
 
 
 class PeerRefusedError(Exception):
     """The other side will not serve us as we are: somebody has to change something, here or there."""
+
+
+class RevokedError(PeerRefusedError):
+    """The other side says that our certificate was revoked: what has happened, and what is to be done."""
+
+    def __init__(self, reason: str) -> None:
+        told = reason or "no reason given"
+        super().__init__(f"our certificate was revoked ({told}): nothing is left but to enrol anew")
 
 
 class PeerUnavailableError(Exception):
@@ -59,10 +69,14 @@ class GaveUpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a connection ended. After a refusal, trying again soon is pointless: it waits the longest delay."""
+    """How a connection ended. After a refusal, trying again soon is pointless: it waits the longest delay.
+
+    After a revocation it waits for minutes.
+    """
 
     text: str
     is_refusal: bool = False
+    is_revocation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,8 @@ def judge(error: BaseException) -> Verdict | None:
     """
     if isinstance(error, BaseExceptionGroup):
         return _judge_group(error)
+    if isinstance(error, RevokedError):
+        return Verdict(str(error), is_refusal=True, is_revocation=True)
     if isinstance(error, (PeerRefusedError, InvalidIdentityError, FatalError)):
         return Verdict(str(error), is_refusal=True)
     if isinstance(error, PeerUnavailableError):
@@ -115,11 +131,13 @@ def _judge_group(group: BaseExceptionGroup[BaseException]) -> Verdict | None:
     known = [verdict for verdict in verdicts if verdict is not None]
     if len(known) < len(verdicts):
         return None
-    return next((verdict for verdict in known if verdict.is_refusal), known[0])
+    return max(known, key=lambda verdict: (verdict.is_revocation, verdict.is_refusal))
 
 
 def _judge_close(error: ConnectionClosed) -> Verdict:
     if error.rcvd is not None:
+        if error.rcvd.code == CloseCode.REVOKED:
+            return Verdict(str(RevokedError(error.rcvd.reason)), is_refusal=True, is_revocation=True)
         text = f"it closed the connection: {error.rcvd.reason or 'no reason given'} ({error.rcvd.code})"
         return Verdict(text, is_refusal=error.rcvd.code in _REFUSALS)
     cause = error.__cause__
@@ -155,21 +173,23 @@ class Addresses:
     """Which addresses somebody holds or is dialling, so that diallers that share them never meet at one."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._holders: dict[str, object] = {}
 
     def are_free(self, urls: Iterable[str]) -> bool:
         """Whether one of `urls` is free."""
-        return not self._taken.issuperset(urls)
+        return not self._holders.keys() >= set(urls)
 
-    def take(self, url: str) -> bool:
+    def take(self, url: str, holder: object) -> bool:
         """False if somebody else has it."""
-        if url in self._taken:
-            return False
-        self._taken.add(url)
-        return True
+        return self._holders.setdefault(url, holder) is holder
 
-    def give_back(self, url: str) -> None:
-        self._taken.remove(url)
+    def hand_over(self, url: str, holder: object) -> None:
+        """The address is another's from now on, whoever has it; that one gives back nothing any more."""
+        self._holders[url] = holder
+
+    def give_back(self, url: str, holder: object) -> None:
+        if self._holders.get(url) is holder:
+            del self._holders[url]
 
 
 class Dialler:
@@ -219,8 +239,11 @@ class Dialler:
         """The peer accepted us: forget earlier failures."""
         self._is_established = True
 
-    async def run(self, session: Session) -> NoReturn:
+    async def run(self, session: Session, first: str | None = None) -> NoReturn:
         """Connect, serve, and connect again until cancelled. Cancelling closes the socket in order.
+
+        Args:
+            first: the address to begin with, instead of the preferred one.
 
         Raises:
             GaveUpError: only if `max_attempts` is set.
@@ -228,8 +251,10 @@ class Dialler:
         """
         delays = self._reconnect.delays(self._draw)
         failed_rounds = 0
+        urls = self._urls if first is None else (first, *(url for url in self._urls if url != first))
         while True:
-            was_established, verdicts = await self._round(session)
+            was_established, verdicts = await self._round(session, urls)
+            urls = self._urls
             if was_established:
                 delays = self._reconnect.delays(self._draw)
                 failed_rounds = 0
@@ -240,22 +265,24 @@ class Dialler:
             delay_s = next(delays)
             if verdicts and all(verdict.is_refusal for verdict in verdicts):
                 delay_s = max(delay_s, self._reconnect.max_delay_s)
+            if verdicts and all(verdict.is_revocation for verdict in verdicts):
+                delay_s = _REVOKED_PAUSE_S * (0.5 + self._draw())
             level = logging.INFO if verdicts else logging.DEBUG
             _logger.log(level, "connecting again in %.1f s", delay_s)
             await self._sleep(delay_s)
 
-    async def _round(self, session: Session) -> tuple[bool, list[Verdict]]:
+    async def _round(self, session: Session, urls: Sequence[str]) -> tuple[bool, list[Verdict]]:
         """Try the free addresses until one has served a session; whether one did, and how each ended."""
         verdicts: list[Verdict] = []
-        for url in self._urls:
-            if not self._addresses.take(url):
+        for url in urls:
+            if not self._addresses.take(url, self):
                 continue
             self._is_established = False
             self.url = url
             try:
                 verdict = await self._attempt(url, session)
             finally:
-                self._addresses.give_back(url)
+                self._addresses.give_back(url, self)
             verdicts.append(verdict)
             level = logging.ERROR if verdict.is_refusal else logging.WARNING
             _logger.log(level, "%s: %s", url, verdict.text)

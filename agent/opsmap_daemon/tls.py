@@ -11,6 +11,8 @@ import asyncio.sslproto
 import hashlib
 import logging
 import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +20,12 @@ from websockets.asyncio.connection import Connection
 
 TlsVersion = Literal["1.2", "1.3"]
 
-_MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _logger = logging.getLogger(__name__)
 _READ_BUFFER_BYTES = 16 * 1024
 _MAX_HANDSHAKE_TURNS = 10
+_ABOUT_TIME = {9, 10}
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL's x509_vfy.h."""
 
 
 class TlsError(Exception):
@@ -47,6 +51,7 @@ def client_context(
     ca: Path,
     verify_hostname: bool = True,
     min_version: TlsVersion = "1.2",
+    max_version: TlsVersion | None = None,
 ) -> ssl.SSLContext:
     """For the side that dials. The server's certificate is always verified, its host name unless told not to.
 
@@ -54,6 +59,8 @@ def client_context(
         TlsError: a file is missing, unreadable or does not fit the others.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, min_version)
+    if max_version is not None:
+        context.maximum_version = _VERSIONS[max_version]
     context.check_hostname = verify_hostname
     _load(context, cert, key, ca)
     return context
@@ -73,6 +80,59 @@ def server_context(cert: Path, key: Path, client_ca: Path, min_version: TlsVersi
     context.options |= ssl.OP_NO_TICKET
     _load(context, cert, key, client_ca)
     return context
+
+
+def open_server_context(cert: Path, key: Path, min_version: TlsVersion = "1.2") -> ssl.SSLContext:
+    """For the one door where clients have no certificate yet: they are asked for none.
+
+    Raises:
+        TlsError: as `server_context`.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, min_version)
+    context.sslobject_class = _ReportingSSLObject
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    _load(context, cert, key, None)
+    return context
+
+
+def enrolling_context(authorities: str | None) -> ssl.SSLContext:
+    """For a client that has no certificate yet, and verifies its server by `authorities` (PEM), or not at all."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, "1.2")
+    context.check_hostname = authorities is not None
+    if authorities is None:
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_verify_locations(cadata=authorities)
+    return context
+
+
+class ChangingContext(ssl.SSLContext):
+    """Stands for another context, which may change: each new handshake takes the one of that moment.
+
+    So neither a listener nor a dialler has to end when a certificate or an authority is renewed. OpenSSL's own way, to
+    load into a context that is in use, adds authorities and never takes one away.
+    """
+
+    def __new__(cls, present: ssl.SSLContext) -> ChangingContext:
+        return super().__new__(cls, present.protocol)
+
+    def __init__(self, present: ssl.SSLContext) -> None:
+        self._present = present
+
+    def change(self, present: ssl.SSLContext) -> None:
+        self._present = present
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        # All of asyncio's TLS begins here.
+        return self._present.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
 
 def limit_read_buffer() -> None:
@@ -126,16 +186,57 @@ def own_certificate(cert: Path, key: Path, role: Literal["server", "client"]) ->
     return dict(seen_by.getpeercert() or {})
 
 
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when to when a certificate is valid."""
+
+    begins: datetime
+    ends: datetime
+
+    @property
+    def life_s(self) -> float:
+        return (self.ends - self.begins).total_seconds()
+
+    def spent(self, now: datetime) -> float:
+        """The share of its life that is over; above 1 it has ended, below 0 it has not begun."""
+        return (now - self.begins).total_seconds() / self.life_s
+
+
+def validity(certificate: dict[str, Any]) -> Validity:
+    """Of a certificate in the form of `ssl.SSLSocket.getpeercert()`."""
+    begins, ends = (ssl.cert_time_to_seconds(certificate[key]) for key in ("notBefore", "notAfter"))
+    return Validity(datetime.fromtimestamp(begins, UTC), datetime.fromtimestamp(ends, UTC))
+
+
+def authority_validity(path: Path) -> Validity:
+    """Of the authority in a file; of the first to end if there are several. Raises TlsError."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, "1.2")
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise TlsError(f"{path}: not a file of CA certificates: {describe(error)}") from None
+    except OSError as error:
+        raise TlsError(f"{path}: cannot be read: {error.strerror}") from None
+    found = [validity(dict(each)) for each in context.get_ca_certs()]
+    if not found:
+        raise TlsError(f"{path}: there is no CA certificate in it")
+    return min(found, key=lambda each: each.ends)
+
+
 def describe(error: ssl.SSLError) -> str:
     """A TLS failure in words, without OpenSSL's file and line."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message or "certificate verify failed"
+        text = error.verify_message or "certificate verify failed"
+        if error.verify_code in _ABOUT_TIME:
+            # As often the host's clock is wrong as the certificate.
+            return f"{text}, if this host's clock is right, which says {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return text
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
 def _context(protocol: int, min_version: TlsVersion) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
-    context.minimum_version = _MINIMUM[min_version]
+    context.minimum_version = _VERSIONS[min_version]
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context

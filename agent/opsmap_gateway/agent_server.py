@@ -23,14 +23,15 @@ from opsmap_gateway.agent_session import AgentSession
 from opsmap_gateway.counters import Counters, Loss
 from opsmap_gateway.goodbye import say_goodbye
 from opsmap_gateway.outbox import Outbox, Quota
-from opsmap_gateway.registration import RefusedError, identify, read_registration
+from opsmap_gateway.registration import RefusedError, fingerprints, identify, read_registration
 from opsmap_gateway.registry import Registry
+from opsmap_gateway.revoked import RevokedCertificates
 from opsmap_gateway.router import Router
 from opsmap_protocol import MAX_FRAME_BYTES
 from opsmap_protocol.codec import build, encode
 from opsmap_protocol.errors import CloseCode
 from opsmap_protocol.identity import Identity
-from opsmap_protocol.messages import Error, Register, Registered
+from opsmap_protocol.messages import Error, Register, Registered, RevokeAgent
 from opsmap_protocol.session import GATEWAY_OF_AGENT, MAX_GREETING_BYTES, Session
 
 _logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ AGENT_PATH = "/agent/"
 _HANDSHAKE_TIMEOUT_S = 5.0
 """For TLS, and as long again for the WebSocket."""
 _MAX_CLOSE_TIMEOUT_S = 2.0
+_MAX_REASON = 500
+REVOKED = "revoked"
+"""The code in the `error` to an agent that is not to come again as it is."""
 _MAX_WAITING_FRAMES = 1_000
 _MAX_WAITING_BYTES = 8 * 1024 * 1024
 
@@ -76,6 +80,7 @@ class AgentServer:
         self._refusals_log = SparingLog(_logger, logging.WARNING)
         self.refused: Counter[str] = Counter()
         """How many were turned away, by the code of the reason."""
+        self._revoked = RevokedCertificates()
         self._knocking: dict[str, ServerConnection] = {}
         self._door: Door | None = None
         self._server: Server | None = None
@@ -96,6 +101,21 @@ class AgentServer:
     def turn_away(self) -> None:
         """From now on nobody is let in, and hears why."""
         self._is_draining = True
+
+    def revoke(self, revocation: RevokeAgent) -> None:
+        """End the sessions of an agent, and let nobody in with these certificates any more.
+
+        One that has another certificate by now was enrolled anew, and stays.
+        """
+        reason = revocation.reason[:_MAX_REASON]
+        self._revoked.add(revocation.certificates, reason)
+        session = self._registry.get(revocation.agent_id)
+        if session is None:
+            return
+        if revocation.certificates and not session.certificates.intersection(revocation.certificates):
+            return
+        _logger.warning("agent %s was revoked: %s", session.agent_id, reason)
+        session.end(CloseCode.REVOKED, reason, Error(code=REVOKED, reason=reason))
 
     async def __aenter__(self) -> Self:
         """Begin to listen. Raises OSError if the address cannot be had."""
@@ -147,8 +167,11 @@ class AgentServer:
         address = _address(socket)
         try:
             identity = identify(socket, self._settings.organization_id)
+            self._check_is_not_revoked(fingerprints(socket))
             protocol = Session(GATEWAY_OF_AGENT)
             registration = await self._let_in(socket, protocol, identity)
+            shown = fingerprints(socket, registration)
+            self._check_is_not_revoked(shown)
         except RefusedError as refusal:
             await self._turn_away(socket, address, refusal)
             return
@@ -174,6 +197,7 @@ class AgentServer:
                 first=[encode(registered)],
             ),
             send_timeout_s=self._settings.agent_timeout_s,
+            certificates=shown,
         )
         await self._host(session, address)
 
@@ -215,6 +239,11 @@ class AgentServer:
     def _check_is_open(self) -> None:
         if self._is_draining:
             raise RefusedError(StandardCloseCode.GOING_AWAY, "draining", "this gateway is stopping")
+
+    def _check_is_not_revoked(self, shown: frozenset[str]) -> None:
+        reason = self._revoked.why(shown)
+        if reason is not None:
+            raise RefusedError(CloseCode.REVOKED, REVOKED, reason)
 
     async def _turn_away(self, socket: ServerConnection, address: str, refusal: RefusedError) -> None:
         self._counters.count(Loss.CONNECTION_REFUSED)

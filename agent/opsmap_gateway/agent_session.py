@@ -42,6 +42,7 @@ class AgentSession:
     Args:
         protocol: the state of the session, past its greeting.
         register: what the agent said of itself; `registration` is the same as it came, with its seal.
+        certificates: the SHA-256 fingerprints of those it has shown.
         send_timeout_s: an agent that does not take a frame for so long is given up.
     """
 
@@ -55,12 +56,14 @@ class AgentSession:
         registration: dict[str, Any],
         outbox: Outbox,
         send_timeout_s: float,
+        certificates: frozenset[str] = frozenset(),
     ) -> None:
         self._socket = socket
         self.session_id = session_id
         self.protocol = protocol
         self.register = register
         self.registration = registration
+        self.certificates = certificates
         self.outbox = outbox
         self._send_timeout_s = send_timeout_s
         self.unsent: list[str] = []

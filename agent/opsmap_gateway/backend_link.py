@@ -31,29 +31,63 @@ OnFrame = Callable[[Session, str | bytes], None]
 DEFAULT_PATH = "/link/"
 _HELLO_TIMEOUT_S = 10.0
 _SEND_TIMEOUT_S = 30.0
+_SUCCESSION_S = 20.0
+_LEAVING_S = 2.0
+"""How long a connection that has a successor is still read and written."""
 _MAX_WAITING_FRAMES = 10_000
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
+
+
+class _Tenure:
+    """One dialler and its connections, from one renewal of the certificate to the next."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.is_up = asyncio.Event()
+        """It has had a connection."""
+        self.has_lost = asyncio.Event()
+        """It has lost one."""
+
+    async def end(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()
 
 
 class BackendLink:
     """Frames to the backend wait in one bounded outbox, which lives as long as the connection.
 
     Args:
-        dialler: finds and keeps the connection.
+        make_dialler: of what finds and keeps a connection; a new one for each certificate that we dial with.
         hello: how we introduce ourselves.
         has_fallback: whether there is another backend to go to when this one says `goaway`.
     """
 
     def __init__(
-        self, *, dialler: Dialler, hello: GatewayRegister, counters: Counters, has_fallback: bool = False
+        self,
+        *,
+        make_dialler: Callable[[], Dialler],
+        hello: GatewayRegister,
+        counters: Counters,
+        has_fallback: bool = False,
     ) -> None:
-        self._dialler = dialler
+        self._make_dialler = make_dialler
         self._counters = counters
         self._has_fallback = has_fallback
         self._hello = encode(hello)
         self._outbox: Outbox | None = None
         self._is_leaving = False
         self._heard_at: float | None = None
+        self._is_renewal_wanted = asyncio.Event()
 
     @property
     def is_up(self) -> bool:
@@ -91,14 +125,59 @@ class BackendLink:
                 the event loop in which `put` begins to work: no agent comes or goes unseen in between.
         """
 
-        async def session(socket: ClientConnection) -> None:
-            protocol = await self._introduce(socket)
-            self._dialler.established()
-            fatal = await self._carry(socket, protocol, on_frame, greeting())
-            if fatal is not None:
-                await self._refuse(socket, fatal)
+        async with asyncio.TaskGroup() as group:
 
-        await self._dialler.run(session)
+            def begin() -> _Tenure:
+                tenure = _Tenure()
+                work = self._keep(tenure, on_frame, greeting)
+                tenure.task = group.create_task(work, name="backend link")
+                return tenure
+
+            present = begin()
+            while True:
+                await self._is_renewal_wanted.wait()
+                self._is_renewal_wanted.clear()
+                if self.is_up:
+                    present = await self._succeed(present, begin())
+
+    def renew(self) -> None:
+        """Replace the connection by a new one, made before the old one breaks. It dials with what is current now."""
+        self._is_renewal_wanted.set()
+
+    async def _keep(self, tenure: _Tenure, on_frame: OnFrame, greeting: Callable[[], Iterable[str]]) -> None:
+        dialler = self._make_dialler()
+
+        async def session(socket: ClientConnection) -> None:
+            try:
+                protocol = await self._introduce(socket)
+                dialler.established()
+                fatal = await self._carry(tenure, socket, protocol, on_frame, greeting())
+                if fatal is not None:
+                    await self._refuse(socket, fatal)
+            finally:
+                tenure.has_lost.set()
+
+        await dialler.run(session)
+
+    async def _succeed(self, former: _Tenure, successor: _Tenure) -> _Tenure:
+        """Which of them stays, once the other has ended."""
+        former.has_lost.clear()
+        try:
+            async with asyncio.timeout(_SUCCESSION_S):
+                await _first_of(successor.is_up, former.has_lost)
+        except TimeoutError:
+            _logger.error("no new connection to the backend within %g s: the old one stays", _SUCCESSION_S)
+            await successor.end()
+            return former
+        # What either side had on its way by the old one still arrives. If it ends by itself it must not dial again:
+        # to the backend, its newest connection is the one that counts.
+        try:
+            async with asyncio.timeout(_LEAVING_S):
+                await former.has_lost.wait()
+        except TimeoutError:
+            _logger.debug("the former connection to the backend is closed")
+        await former.end()
+        return successor
 
     def leave(self, reason: str) -> None:
         """The backend stops soon. Go to another one now, if there is one; else stay as long as it does."""
@@ -129,7 +208,7 @@ class BackendLink:
         raise PeerRefusedError(f"it does not speak like a backend: {error}")
 
     async def _carry(
-        self, socket: ClientConnection, protocol: Session, on_frame: OnFrame, first: Iterable[str]
+        self, tenure: _Tenure, socket: ClientConnection, protocol: Session, on_frame: OnFrame, first: Iterable[str]
     ) -> FatalError | None:
         """Until the connection ends, or we end it: because of the error that is returned, or to go elsewhere."""
         outbox = Outbox(
@@ -140,13 +219,15 @@ class BackendLink:
         )
         self._outbox = outbox
         self._is_leaving = False
+        tenure.is_up.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(outbox.write_to(socket.send, _SEND_TIMEOUT_S))
                 fatal = await self._read(socket, protocol, on_frame)
                 writer.cancel()
         finally:
-            self._outbox = None
+            if self._outbox is outbox:
+                self._outbox = None
             protocol.close()
             self._counters.count(Loss.BACKEND_AWAY, len(outbox.close()))
         return fatal

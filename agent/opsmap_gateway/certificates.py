@@ -52,6 +52,28 @@ def _check(
             faults.append(f"{cert}: is the certificate of {identity.name}, but gateway.id is {gateway_id}")
 
 
+def own_validity(configuration: Configuration) -> tls.Validity:
+    """From when to when our certificate is valid: that of the link that ends first. Raises ConfigurationError."""
+    server, client = configuration.agent_server.tls, configuration.backend_connection.tls
+    try:
+        found = [
+            tls.validity(tls.own_certificate(server.cert_file, server.key_file, "server")),
+            tls.validity(tls.own_certificate(client.cert_file, client.key_file, "client")),
+        ]
+    except tls.TlsError as error:
+        raise ConfigurationError([str(error)]) from None
+    return min(found, key=lambda each: each.ends)
+
+
+def enrolment_context(configuration: Configuration) -> ssl.SSLContext:
+    """For the door of those who have no certificate yet. Raises ConfigurationError."""
+    files = configuration.agent_server.tls
+    try:
+        return tls.open_server_context(files.cert_file, files.key_file, files.min_version)
+    except tls.TlsError as error:
+        raise ConfigurationError([str(error)]) from None
+
+
 def server_context(configuration: Configuration) -> ssl.SSLContext:
     """For the agents' side. Raises ConfigurationError."""
     files = configuration.agent_server.tls

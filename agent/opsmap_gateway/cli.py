@@ -19,13 +19,17 @@ _logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIGURATION = Path("/etc/opsmap/gateway.yaml")
 EXIT_FAILURE = 1
+_ENROLL = "get this gateway's first certificate with an enrolment token"
 EXIT_CONFIGURATION = 78
 """EX_CONFIG of sysexits.h: a service manager need not start it again before somebody has changed a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["enroll"]:
+        return _enroll(given[1:])
+    options = _parser().parse_args(given)
     try:
         configuration = load(options.config, Configuration)
         gateway = Gateway(configuration)
@@ -75,4 +79,14 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="the configuration file (default: %(default)s)",
         )
+    commands.add_parser("enroll", help=_ENROLL)
     return parser
+
+
+def _enroll(arguments: Sequence[str]) -> int:
+    """With a parser of its own: it loads what a running gateway does not need."""
+    from opsmap_gateway import enrolment
+
+    parser = argparse.ArgumentParser(prog="opsmap-gateway enroll", description=f"{_ENROLL.capitalize()}.")
+    enrolment.add_arguments(parser)
+    return enrolment.enroll(parser.parse_args(arguments))

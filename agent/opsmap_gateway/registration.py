@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
+import hashlib
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -40,6 +42,18 @@ def identify(socket: ServerConnection, organization_id: str) -> Identity:
             "the certificate belongs to another organization than this gateway",
         )
     return identity
+
+
+def fingerprints(socket: ServerConnection, registration: dict[str, Any] | None = None) -> frozenset[str]:
+    """Of the certificates that an agent has shown: in the handshake, and for its seals. Usually they are the same."""
+    found = {tls.peer_fingerprint(socket)}
+    encoded = (registration or {}).get("certificate")
+    try:
+        found.add(hashlib.sha256(binascii.a2b_base64(encoded or "", strict_mode=True)).hexdigest())
+    except (binascii.Error, ValueError, TypeError):
+        # The backend looks into it, and has no session with an agent that shows something else.
+        return frozenset(found)
+    return frozenset(found)
 
 
 async def read_registration(

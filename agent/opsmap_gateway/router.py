@@ -12,6 +12,7 @@ so it has to challenge the agent to learn what it holds now.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from opsmap_daemon.sparing import SparingLog
@@ -42,7 +43,11 @@ _MAX_SHOWN = 500
 
 
 class Router:
-    """Between the sessions in the registry and the link. Holds nothing itself."""
+    """Between the sessions in the registry and the link. Holds nothing itself.
+
+    Args:
+        own: what takes the messages of the backend that are for this gateway itself, by type. Never waits.
+    """
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Router:
         heartbeats: Heartbeats,
         discovery: Discovery,
         counters: Counters,
+        own: Mapping[str, Callable[[Any], None]],
     ) -> None:
         self._gateway_id = gateway_id
         self._registry = registry
@@ -62,6 +68,7 @@ class Router:
         self._heartbeats = heartbeats
         self._discovery = discovery
         self._counters = counters
+        self._own = own
         self._agents_log = SparingLog(_logger, logging.WARNING)
         self._backend_log = SparingLog(_logger, logging.ERROR)
 
@@ -180,6 +187,8 @@ class Router:
                 self._discovery.acknowledged(protocol.understand(data).batch_id)
             case BroadcastCommand.type:
                 self._delivery.broadcast(protocol.understand(data))
+            case _ if kind in self._own:
+                self._own[kind](protocol.understand(data))
             case _:
                 self._delivery.deliver(kind, data, frame)
 

@@ -7,6 +7,7 @@ Loads OpenSSL's binding, 9 MB of memory. An agent, which must stay small, asks i
 from __future__ import annotations
 
 import binascii
+import hashlib
 from pathlib import Path
 
 from cryptography import x509
@@ -20,7 +21,7 @@ from opsmap_trust.inspection import CertifiedKey
 
 MAX_CERTIFICATE_BYTES = 8 * 1024
 
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     UnsupportedAlgorithm,
     CryptographyDeprecationWarning,
@@ -52,14 +53,14 @@ def inspect_certificate(encoded: str, authorities: list[x509.Certificate]) -> Ce
         InvalidIdentityError: anything is wrong with it; the message says what.
     """
     try:
-        return _inspect(_decode(encoded), authorities)
-    except _UNREADABLE as error:
+        return _inspect(decode_certificate(encoded), authorities)
+    except UNREADABLE as error:
         # Most of a certificate is read only when it is asked for.
         raise InvalidIdentityError(f"not a certificate: {error}") from None
 
 
 def _inspect(certificate: x509.Certificate, authorities: list[x509.Certificate]) -> CertifiedKey:
-    authority = next((each for each in authorities if _is_issued_by(certificate, each)), None)
+    authority = next((each for each in authorities if is_issued_by(certificate, each)), None)
     if authority is None:
         raise InvalidIdentityError("the certificate was not issued by the expected authority")
     key = certificate.public_key()
@@ -71,21 +72,36 @@ def _inspect(certificate: x509.Certificate, authorities: list[x509.Certificate])
         uri=_signing_identity(certificate),
         not_before=max(certificate.not_valid_before_utc, authority.not_valid_before_utc),
         not_after=min(certificate.not_valid_after_utc, authority.not_valid_after_utc),
+        serial=f"{certificate.serial_number:x}",
+        authority=authority_id(authority),
     )
 
 
-def _decode(encoded: str) -> x509.Certificate:
-    der = binascii.a2b_base64(encoded[: 2 * MAX_CERTIFICATE_BYTES], strict_mode=True)
-    return x509.load_der_x509_certificate(der)
+def decode_certificate(encoded: str) -> x509.Certificate:
+    """DER in base64. Raises InvalidIdentityError."""
+    try:
+        der = binascii.a2b_base64(encoded[: 2 * MAX_CERTIFICATE_BYTES], strict_mode=True)
+        return x509.load_der_x509_certificate(der)
+    except UNREADABLE as error:
+        raise InvalidIdentityError(f"not a certificate: {error}") from None
 
 
-def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether the authority's key made it."""
     # By key and name: an authority that was made anew has the name of the one before.
     try:
         certificate.verify_directly_issued_by(authority)
-    except (*_UNREADABLE, TypeError, InvalidSignature):
+    except (*UNREADABLE, TypeError, InvalidSignature):
         return False
     return True
+
+
+def authority_id(authority: x509.Certificate) -> str:
+    """An authority by its key: serial numbers mean something only together with who gave them."""
+    public = authority.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(public).hexdigest()
 
 
 def _signing_identity(certificate: x509.Certificate) -> str:

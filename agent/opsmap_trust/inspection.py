@@ -5,7 +5,6 @@ python -m opsmap_trust.inspection AUTHORITIES.pem   < certificates, one a line  
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
@@ -14,19 +13,23 @@ from datetime import datetime
 from pathlib import Path
 
 from opsmap_protocol.errors import InvalidIdentityError
-
-_TIMEOUT_S = 20.0
+from opsmap_trust.apart import run_apart
 
 
 @dataclass(frozen=True, slots=True)
 class CertifiedKey:
-    """A public key and what its certificate says. `key_id` is the certificate's SHA-256, in hexadecimal."""
+    """A public key and what its certificate says. `key_id` is the certificate's SHA-256, in hexadecimal.
+
+    `serial`, also in hexadecimal, is what `authority` (the SHA-256 of its key) revokes the certificate by.
+    """
 
     key_id: str
     public_bytes: bytes
     uri: str
     not_before: datetime
     not_after: datetime
+    serial: str = ""
+    authority: str = ""
 
     def is_current(self, now: datetime) -> bool:
         return self.not_before <= now <= self.not_after
@@ -41,26 +44,8 @@ async def inspect_apart(certificates: Sequence[str], authorities: Path) -> list[
     """
     # Base64 has no spaces and is ASCII: what has, or is not, stays one line that is no certificate.
     lines = "".join(f"{''.join(each.split())}\n" for each in certificates).encode("ascii", "replace")
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-m", "opsmap_trust.inspection", str(authorities)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            answer, complaint = await child.communicate(lines)
-    except TimeoutError:
-        raise InvalidIdentityError(f"looking into the certificates took more than {_TIMEOUT_S:g} s") from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    if child.returncode != 0:
-        last = complaint.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-        raise InvalidIdentityError(f"the certificates could not be looked into: {last[0]}")
-    answers = [_from_json(line) for line in answer.decode("ascii").splitlines()]
+    answer = await run_apart("opsmap_trust.inspection", (str(authorities),), lines)
+    answers = [_from_json(line) for line in answer.splitlines()]
     if len(answers) != len(certificates):
         raise InvalidIdentityError(f"{len(certificates)} certificates were asked about, {len(answers)} answered")
     return answers
@@ -76,6 +61,8 @@ def _from_json(line: str) -> CertifiedKey | InvalidIdentityError:
         uri=data["uri"],
         not_before=datetime.fromisoformat(data["not_before"]),
         not_after=datetime.fromisoformat(data["not_after"]),
+        serial=data["serial"],
+        authority=data["authority"],
     )
 
 
@@ -87,6 +74,8 @@ def _to_json(key: CertifiedKey) -> str:
             "uri": key.uri,
             "not_before": key.not_before.isoformat(),
             "not_after": key.not_after.isoformat(),
+            "serial": key.serial,
+            "authority": key.authority,
         }
     )
 

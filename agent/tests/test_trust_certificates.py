@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from opsmap_protocol.errors import InvalidIdentityError
 from opsmap_protocol.identity import BACKEND_SIGNER_URI, BACKEND_URI
-from opsmap_trust import inspection
+from opsmap_trust import apart
 from opsmap_trust.certificates import MAX_CERTIFICATE_BYTES, encode_certificate, inspect_certificate, read_authorities
 from opsmap_trust.inspection import CertifiedKey, inspect_apart
 from testing_pki import Branch, Pki
@@ -249,7 +249,7 @@ def is_alive(pid: int) -> bool:
 
 async def test_child_that_hangs_is_ended(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = child_that(monkeypatch, tmp_path, "exec sleep 1000")
-    monkeypatch.setattr(inspection, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(apart, "_TIMEOUT_S", 0.5)
     began = time.monotonic()
     with pytest.raises(InvalidIdentityError, match=r"more than 0\.5 s"):
         await inspect_apart(["x" * 100_000], pki.backend_ca.ca)

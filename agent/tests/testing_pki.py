@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -100,6 +101,57 @@ class Pki:
         uri = Identity(ORGANIZATION, PeerRole.AGENT, name).uri
         return self._write_leaf(self.agent_ca, uri, datetime.now(UTC) - timedelta(minutes=1), seals=True)
 
+    def copy_of(self, leaf: Leaf, folder: Path) -> Leaf:
+        """The same certificate in files of its own, that may be replaced."""
+        copied = Leaf(folder / leaf.cert.name, folder / leaf.key.name)
+        copied.cert.write_bytes(leaf.cert.read_bytes())
+        copied.key.write_bytes(leaf.key.read_bytes())
+        return copied
+
+    def issue(
+        self,
+        branch: Branch,
+        uri: str,
+        request: str,
+        *,
+        life: timedelta = timedelta(days=1),
+        begins: timedelta = -timedelta(minutes=1),
+    ) -> list[str]:
+        """What the backend answers to a CSR (DER in base64): the chain, from `begins` after now on."""
+        csr = x509.load_der_x509_csr(base64.b64decode(request))
+        assert csr.is_signature_valid
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]))
+            .issuer_name(branch.certificate.subject)
+            .public_key(csr.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) + begins)
+            .not_valid_after(datetime.now(UTC) + begins + life)
+            .add_extension(_names(uri), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(_TLS_USES), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
+            .sign(branch.key, hashes.SHA256())
+        )
+        return [encode_certificate(each) for each in (certificate, branch.certificate)]
+
+    def revocations(self, branch: Branch, number: int, *revoked: Leaf) -> str:
+        """A revocation list of that branch, as it travels in `trust`."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(branch.certificate.subject)
+            .last_update(now)
+            .next_update(now + timedelta(days=1))
+            .add_extension(x509.CRLNumber(number), critical=False)
+        )
+        for leaf in revoked:
+            entry = x509.RevokedCertificateBuilder(leaf.certificate.serial_number, now, [])
+            builder = builder.add_revoked_certificate(entry.build())
+        crl = builder.sign(branch.key, hashes.SHA256())
+        return base64.b64encode(crl.public_bytes(serialization.Encoding.DER)).decode()
+
     def leaf(self, branch: Branch, uri: str, *, seals: bool = False) -> Leaf:
         """A certificate for localhost with that identity, valid for both ends of a link; with `seals` also for that."""
         if (branch.name, uri) not in self._leaves:
@@ -109,17 +161,11 @@ class Pki:
 
     def _write_leaf(self, branch: Branch, uri: str, until: datetime, *, seals: bool) -> Leaf:
         key = ed25519.Ed25519PrivateKey.generate() if seals else ec.generate_private_key(ec.SECP256R1())
-        names = [
-            x509.UniformResourceIdentifier(uri),
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        ]
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
             _builder("leaf", branch.certificate.subject, key.public_key())
             .not_valid_after(until)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(_names(uri), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(_TLS_USES), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_SIGNS, critical=True)
             .sign(branch.key, hashes.SHA256())
@@ -127,6 +173,7 @@ class Pki:
         stem = f"leaf-{certificate.serial_number:x}"
         leaf = Leaf(self.folder / f"{stem}.crt", self.folder / f"{stem}.key")
         leaf.cert.write_bytes(_pem(certificate) + _pem(branch.certificate))
+        leaf.key.touch(mode=0o600)
         leaf.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -149,6 +196,14 @@ class Pki:
         ca = self.folder / f"{name}-ca.crt"
         ca.write_bytes(_pem(certificate))
         return Branch(name, certificate, key, ca)
+
+
+_TLS_USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def _names(uri: str) -> x509.SubjectAlternativeName:
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName("localhost"), address])
 
 
 _SIGNS = x509.KeyUsage(
