@@ -14,10 +14,11 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from opsmap_agent import host, launcher
-from opsmap_agent.certificates import client_context, own_identity
 from opsmap_agent.checks import CheckRunner
 from opsmap_agent.committer import CommitError
 from opsmap_agent.configuration import Configuration
+from opsmap_agent.credentials import Credentials
+from opsmap_agent.discovery.discoverer import Discoverer
 from opsmap_agent.dispatcher import Dispatcher
 from opsmap_agent.execution import Execution
 from opsmap_agent.health import HealthMonitor
@@ -26,16 +27,22 @@ from opsmap_agent.introduction import Introduction
 from opsmap_agent.job import JobTools
 from opsmap_agent.jobs import Jobs
 from opsmap_agent.journal import Journal
-from opsmap_agent.native import NativeContext
+from opsmap_agent.native import NativeContext, Natives
 from opsmap_agent.policy import Policy
 from opsmap_agent.probes import Prober
+from opsmap_agent.reach import Reach
+from opsmap_agent.remote_settings import SettingsInForce
+from opsmap_agent.renewal import Renewal
 from opsmap_agent.session import Desk, Session
 from opsmap_agent.slots import Slot, Slots, in_order_of
 from opsmap_agent.switchboard import Switchboard
 from opsmap_agent.sync import SyncRunner
-from opsmap_agent.trust import BackendKeys, own_seal
-from opsmap_daemon import tls
+from opsmap_agent.trust import BackendKeys
+from opsmap_agent.upkeep import Upkeep
+from opsmap_agent.watchdog import RestartRecord
+from opsmap_daemon import files, service_manager, tls
 from opsmap_daemon.connection import Addresses, Dialler, GaveUpError, Keepalive, with_default_path
+from opsmap_daemon.renewal import Renewer
 from opsmap_daemon.sparing import SparingLog
 from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.errors import InvalidIdentityError
@@ -58,9 +65,9 @@ class Agent:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._identity = own_identity(configuration)
-        self._tls_context = client_context(configuration)
-        self._seal = own_seal(configuration.tls)
+        self._restarts = RestartRecord()
+        self._credentials = Credentials(configuration)
+        self._identity = self._credentials.identity
         self._keys = BackendKeys(configuration.tls.backend_ca_file, self._identity.organization_id)
 
     @property
@@ -91,13 +98,21 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as group:
                 desk = self._assemble(journal, launching, probing, group)
+                self._slots = self._make_slots(desk)
+                self._renewer = Renewer(validity=lambda: self._credentials.validity, renew=desk.renewal.renew)
                 await desk.health.load()
+                await desk.keys.revocations.load(journal)
                 await desk.dispatcher.recover()
                 group.create_task(desk.health.resync_regularly(), name="health resync")
                 group.create_task(self._clean_regularly(desk.jobs), name="cleaning")
+                group.create_task(desk.jobs.limit_logs_regularly(), name="log limit")
                 group.create_task(stay_small_while_running(), name="free memory")
+                group.create_task(self._renewer.run(), name="renewal")
+                group.create_task(desk.discoverer.run(), name="discovery")
+                Upkeep(self._configuration, desk, self._restarts).start(group)
+                service_manager.tell_ready()
                 try:
-                    await self._make_slots(desk).run()
+                    await self._slots.run()
                 finally:
                     await desk.dispatcher.stop()
         except ExceptionGroup as failures:
@@ -107,6 +122,9 @@ class Agent:
                 raise
             raise gave_up.exceptions[0] from None
 
+    async def _renew_sessions(self) -> None:
+        await self._slots.renew()
+
     def _make_slots(self, desk: Desk) -> Slots:
         settings = self._configuration.gateway
         urls = [with_default_path(url, DEFAULT_PATH) for url in dict.fromkeys((settings.url, *settings.fallback_urls))]
@@ -115,8 +133,15 @@ class Agent:
 
         async def hold(socket: ClientConnection, slot: Slot) -> None:
             gateway = slot.dialler.url
-            is_preferred = gateway == urls[0]
-            session = Session(socket, desk, gateway=gateway, is_preferred=is_preferred, on_goaway=slot.leave)
+            session = Session(
+                socket,
+                desk,
+                gateway=gateway,
+                is_preferred=gateway == urls[0],
+                on_goaway=slot.leave,
+                on_begun=slot.has_begun.set,
+            )
+            slot.session = session
             await session.run(slot.dialler.established)
 
         return Slots(urls, settings.sessions, self._make_dialler, hold)
@@ -133,7 +158,8 @@ class Agent:
     @asynccontextmanager
     async def _open_journal(self) -> AsyncIterator[Journal]:
         try:
-            journal = await Journal.open(self._configuration.buffer.path)
+            settings = self._configuration.buffer
+            journal = await Journal.open(settings.path, max_bytes=settings.max_size_mb * 1024 * 1024)
         except CommitError as error:
             raise StartError(f"the journal cannot be opened: {error}") from None
         try:
@@ -162,20 +188,25 @@ class Agent:
         group: asyncio.TaskGroup,
     ) -> Desk:
         configuration = self._configuration
-        log_dir = configuration.detached_execution.log_dir
         policy = Policy(configuration)
         runner = SyncRunner(launching, configuration.scripts.max_output_bytes)
-        prober = Prober(policy, runner, probing)
-        health = HealthMonitor(journal=journal, prober=prober, group=group)
+        prober = Prober(policy, runner, probing, Reach(configuration.checks.allowed_hosts))
+        settings = SettingsInForce(configuration)
+        health = HealthMonitor(journal=journal, prober=prober, group=group, on_settings=settings.apply)
         tools = JobTools(journal, CheckRunner(prober), health.poke, configuration.scripts.max_output_bytes)
-        jobs = Jobs(log_dir=log_dir, policy=policy, executor=launching, tools=tools, group=group)
+        jobs = Jobs(
+            settings=configuration.detached_execution, policy=policy, executor=launching, tools=tools, group=group
+        )
+        natives = Natives(
+            NativeContext(prober, journal, jobs.folder_of, _private_paths(configuration)),
+            configuration.native_commands,
+            lambda: settings.disabled_natives,
+        )
         execution = Execution(
             policy=policy,
             runner=runner,
-            context=NativeContext(prober, journal, jobs.folder_of),
-            switches=configuration.native_commands,
+            natives=natives,
             scripts=configuration.scripts,
-            script_dir=log_dir,
             executor=probing,
         )
         dispatcher = Dispatcher(
@@ -187,23 +218,38 @@ class Agent:
         )
         introduction = Introduction(
             agent_id=self.agent_id,
-            certificate=self._seal.certificate,
             labels=configuration.agent.labels,
             journal=journal,
             active_count=lambda: dispatcher.active_count,
+            natives=natives.offered,
         )
+        switchboard, tally = Switchboard(), journal.tally
+        journal.is_kept = lambda body: switchboard.in_use is not None or configuration.buffer.keeps_event(body)
+        discoverer = Discoverer(
+            agent_id=self.agent_id,
+            settings=configuration.discovery,
+            journal=journal,
+            switchboard=switchboard,
+            remote=settings,
+            tally=tally,
+            may_wait=configuration.buffer.keeps("discovery_result"),
+        )
+        renewal = Renewal(credentials=self._credentials, switchboard=switchboard, on_renewed=self._renew_sessions)
         return Desk(
             agent_id=self.agent_id,
-            sealer=self._seal.sealer,
+            credentials=self._credentials,
+            renewal=renewal,
             keys=self._keys,
-            switchboard=Switchboard(),
+            switchboard=switchboard,
             journal=journal,
             dispatcher=dispatcher,
             jobs=jobs,
             health=health,
+            discoverer=discoverer,
             introduction=introduction,
-            heartbeat_interval_s=configuration.gateway.heartbeat_interval_secs,
+            settings=settings,
             refusals=SparingLog(_logger, logging.WARNING),
+            tally=tally,
         )
 
     def _make_dialler(self, urls: Sequence[str], addresses: Addresses) -> Dialler:
@@ -211,7 +257,7 @@ class Agent:
         return Dialler(
             urls=urls,
             addresses=addresses,
-            tls_context=self._tls_context,
+            tls_context=self._credentials.context,
             verify_peer=self._verify_gateway,
             reconnect=settings.reconnect,
             keepalive=Keepalive(settings.heartbeat_interval_secs, settings.heartbeat_timeout_secs),
@@ -234,5 +280,10 @@ class Agent:
                 raise OSError(f"network.bind_interface {network.bind_interface} has no address")
         if address is None and network.bind_port == 0:
             return None
-        # "" leaves the address to the kernel and sets the port only.
-        return address or "", network.bind_port
+        return address or "0.0.0.0", network.bind_port  # noqa: S104 - nothing listens: the kernel chooses the address
+
+
+def _private_paths(configuration: Configuration) -> tuple[str, ...]:
+    """What no command may read: who has the key is this agent, and the journal holds commands as they came."""
+    key = configuration.tls.key_file
+    return (str(key), str(files.beside(key.resolve())), str(configuration.buffer.path))

@@ -120,19 +120,26 @@ class Committer:
 def _commit(connection: sqlite3.Connection, group: list[_Write[Any]]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for write in group:
-            _run_one(connection, write)
+        if len(group) == 1:
+            # By far the most: the transaction is savepoint enough.
+            group[0].outcome = group[0].work(connection)
+        else:
+            for write in group:
+                _run_beside_others(connection, write)
         connection.execute("COMMIT")
-    except sqlite3.DatabaseError as error:
+    except Exception as error:
         # SQLite may have rolled back by itself already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        _logger.error("the journal cannot be written: %s", error)
+        failure = error
+        if _is_of_the_disk(error):
+            _logger.error("the journal cannot be written: %s", error)
+            failure = CommitError(str(error))
         for write in group:
-            write.outcome = CommitError(str(error))
+            write.outcome = failure
 
 
-def _run_one(connection: sqlite3.Connection, write: _Write[Any]) -> None:
+def _run_beside_others(connection: sqlite3.Connection, write: _Write[Any]) -> None:
     """A fault in one write is that writer's alone; a fault of the disk concerns the group and is raised."""
     connection.execute("SAVEPOINT one")
     try:

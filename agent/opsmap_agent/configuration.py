@@ -1,22 +1,23 @@
 """The keys of `agent.yaml`, with their defaults and limits.
 
-Keys are those of the reference, so that its example loads unchanged. Accepted and validated, but without
-effect yet: `discovery`, `metrics`, `buffer.enabled`, `buffer.max_size_mb`, `buffer.buffer_events`,
-`watchdog.enabled`, `watchdog.timeout_secs`, `tls.max_version`, `identity.allowed_runas_groups`, and the
-switches of native commands that this version does not have.
+Keys are those of the reference, so that its example loads unchanged. The docstring of a section says which of its keys
+have no effect, and why; docs/agent-configuration.md is made from them.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsmap_daemon.backoff import Reconnect
-from opsmap_daemon.configuration import at_least, between, listen_address, not_empty, setting, websocket_url
+from opsmap_daemon.configuration import at_least, between, loopback_address, not_empty, setting, websocket_url
 from opsmap_daemon.logs import Logging
 from opsmap_daemon.tls import TlsVersion
+from opsmap_protocol.messages import CommandOutput, EventBody, HealthChanged
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9*?._-]*[A-Za-z*?][A-Za-z0-9*?._-]*", re.ASCII)
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}", re.ASCII)
 MAX_OUTPUT_BYTES = 1024 * 1024
 """More output than this would not fit a frame of the protocol."""
@@ -44,6 +45,8 @@ class Network:
     bind_interface: str | None = None
     bind_address: str | None = None
     bind_port: int = setting(0, rule=between(0, 65535))
+    """0 lets the system choose, as it should: a fixed port may be taken for a minute after a connection has ended.
+    Without an address it is for gateways with an IPv4 address."""
 
     def __post_init__(self) -> None:
         if self.bind_interface and self.bind_address:
@@ -92,10 +95,18 @@ class Tls:
     def __post_init__(self) -> None:
         if not self.verify_server:
             raise ValueError("verify_server cannot be switched off: an agent obeys whoever it is connected to")
+        if self.max_version is not None and self.max_version < self.min_version:
+            raise ValueError("max_version is smaller than min_version")
 
 
 @dataclass(frozen=True)
 class NativeCommands:
+    """What is off is refused. `docs/native-commands.md` lists what each key switches.
+
+    `process_find`, `process_kill`, `service_list` and `dir_list` are additions to the keys of the reference. Who
+    switches off `process_list` or `service_status` also switches off the command that would tell the same.
+    """
+
     os_info: bool = True
     disk_space: bool = True
     memory_usage: bool = True
@@ -106,17 +117,22 @@ class NativeCommands:
     http_check: bool = True
     dns_lookup: bool = True
     process_list: bool = True
-    """Also switches `process_find`."""
+    process_find: bool = True
     process_info: bool = True
+    process_kill: bool = False
+    """Off unless asked for: nothing else here ends what the backend did not start."""
     service_status: bool = True
+    service_list: bool = True
     service_control: bool = True
     file_exists: bool = True
     file_read: bool = True
     file_checksum: bool = True
     file_stat: bool = True
+    dir_list: bool = True
     discover_services: bool = True
     discover_processes: bool = True
     discover_ports: bool = True
+    """Switches `listening_ports`."""
     discover_docker: bool = True
     discover_kubernetes: bool = True
 
@@ -154,7 +170,11 @@ class Scripts:
 
 @dataclass(frozen=True)
 class RunAs:
-    """`run_as` is looked at when the agent starts: running as somebody else is a warning in the log."""
+    """`run_as` is looked at when the agent starts: running as somebody else is a warning in the log.
+
+    A command may run as one of `allowed_runas_users`, or as a member of one of `allowed_runas_groups`, if sudo's rule
+    for the agent has that user too. Never as root.
+    """
 
     run_as: str | None = None
     allowed_runas_users: list[str] = field(default_factory=list)
@@ -174,25 +194,61 @@ class DetachedExecution:
     """The newest so much of each log is kept; what is older goes while the process runs on."""
 
 
+def _host_entry(value: str) -> str | None:
+    """A network with a misspelled mask must not pass for a name that no host has."""
+    expected = "a name like *.example.com, an address, or a network like 10.0.0.0/8"
+    try:
+        ipaddress.ip_network(value.strip("[]"), strict=False)
+    except ValueError:
+        return None if _HOST_NAME.fullmatch(value) else expected
+    return None
+
+
 @dataclass(frozen=True)
 class Checks:
     """Where health checks, completion checks and native commands may connect to; an addition to the reference.
 
     Hosts as names (`*` and `?`), addresses or networks. Empty: anywhere but where clouds keep the credentials of their
-    machines (link-local addresses and their like), which only an entry of their own allows.
+    machines (link-local addresses and their like), which only an entry of their own allows. Once there is a list,
+    localhost has to be in it too.
     """
 
-    allowed_hosts: list[str] = setting(default_factory=list, rule=not_empty)  # noqa: RUF009  it makes a field
+    allowed_hosts: list[str] = setting(default_factory=list, rule=_host_entry)  # noqa: RUF009  it makes a field
+
+
+BUFFERED = ("discovery_result", "metric", "log")
+
+
+def _buffered(value: str) -> str | None:
+    return None if value in BUFFERED else f"one of {', '.join(BUFFERED)}"
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """`path` holds the journal. It cannot be switched off: it is what makes a command run once."""
+    """`path` holds the journal, which is kept below `max_size_mb`.
+
+    When it is full, health changes that newer ones have overtaken go first, then output of commands, then the other
+    health changes; the backend is told how many. What commands did is always kept until the backend has it: rather, new
+    commands are refused. Commands themselves never wait at an agent.
+    """
 
     enabled: bool = True
+    """`false`: while no backend hears, nothing of `buffer_events` is kept, whatever that lists. The journal itself
+    cannot be switched off: it is what makes a command run once."""
     path: Path = Path("/var/lib/opsmap/buffer")
     max_size_mb: int = setting(100, rule=at_least(1))
-    buffer_events: list[str] = field(default_factory=list)
+    buffer_events: list[str] = setting(default_factory=lambda: list(BUFFERED), rule=_buffered)  # noqa: RUF009
+    """What is kept while no backend hears: discoveries, changes of health ("metric"; without it only how things are
+    when the backend is back), and output of commands beyond what their results hold ("log")."""
+
+    def keeps(self, kind: str) -> bool:
+        """Whether such an event waits for the backend."""
+        return self.enabled and kind in self.buffer_events
+
+    def keeps_event(self, body: EventBody) -> bool:
+        if isinstance(body, HealthChanged):
+            return self.keeps("metric")
+        return not isinstance(body, CommandOutput) or self.keeps("log")
 
 
 @dataclass(frozen=True)
@@ -200,8 +256,15 @@ class DiscoverKinds:
     services: bool = True
     processes: bool = True
     ports: bool = True
+    """Listening ports."""
+    connections: bool = True
+    """Who talks to whom. This key and the two without a word in the reference, `kubernetes` and `technologies`, are
+    additions to it."""
     docker: bool = True
+    """Containers, also of Podman."""
+    kubernetes: bool = True
     filesystems: bool = True
+    technologies: bool = True
 
 
 @dataclass(frozen=True)
@@ -213,17 +276,26 @@ class Discovery:
 
 @dataclass(frozen=True)
 class Watchdog:
-    """`pid_file` is written at start and removed at an orderly end."""
+    """Starts an agent anew whose event loop has stood still for `timeout_secs`; its jobs are not touched.
+
+    After three times within an hour it ends the agent instead, for the service manager to decide.
+    """
 
     enabled: bool = True
     timeout_secs: int = setting(60, rule=at_least(1))
     pid_file: Path | None = None
+    """Written at start and removed at an orderly end."""
 
 
 @dataclass(frozen=True)
 class Metrics:
+    """Prometheus metrics at `/metrics`, and `/healthz`, which answers 503 while there is trouble.
+
+    Nobody has to say who they are there, so only an address of this machine is accepted.
+    """
+
     enabled: bool = False
-    bind: str = setting("127.0.0.1:9100", rule=listen_address)
+    bind: str = setting("127.0.0.1:9100", rule=loopback_address)
 
 
 @dataclass(frozen=True)
@@ -242,3 +314,9 @@ class Configuration:
     watchdog: Watchdog = field(default_factory=Watchdog)
     logging: Logging = field(default_factory=Logging)
     metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        if self.network.bind_port and self.gateway.sessions > 1 and self.gateway.fallback_urls:
+            raise ValueError(
+                "network.bind_port is one port for several connections: set it to 0, or gateway.sessions to 1"
+            )

@@ -37,6 +37,13 @@ def interface_address(interface: str) -> str | None:
     return None
 
 
+def own_addresses() -> set[str]:
+    """All IP addresses of this host."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    entries = [entry for found in psutil.net_if_addrs().values() for entry in found]
+    return {entry.address.partition("%")[0] for entry in entries if entry.family in families}
+
+
 def load() -> list[float]:
     return [round(value, 2) for value in os.getloadavg()]
 

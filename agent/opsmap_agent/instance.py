@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _LARGE_BYTES = 128 * 1024
 _TRIM_INTERVAL_S = 5.0
+_LOCK = "agent.lock"
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.02
 
 
 class StartError(Exception):
@@ -30,17 +33,42 @@ def single_instance(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"buffer.path {folder} cannot be used: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartError(f"another agent is running with buffer.path {folder}") from None
+        if not _lock(descriptor):
+            raise StartError(f"another agent is running with buffer.path {folder}")
         yield
     finally:
         os.close(descriptor)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether an agent holds the lock of the journal in `folder`."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int) -> bool:
+    """Whoever asks if an agent runs holds the lock for a moment: another agent holds it for longer."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 @contextmanager

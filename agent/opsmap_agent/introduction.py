@@ -8,42 +8,41 @@ from collections.abc import Callable
 from opsmap_agent import __version__, host
 from opsmap_agent.dispatcher import MAX_BEING_ADMITTED
 from opsmap_agent.journal import Journal
-from opsmap_agent.native import native_names
 from opsmap_agent.processes import boot_id
 from opsmap_protocol.messages import Heartbeat, Presence, Register
 
-_CAPABILITIES = ("async", "health", "script", "service_control", "sync")
+_CAPABILITIES = ("async", "discovery", "health", "script", "service_control", "sync")
 
 
 class Introduction:
-    """`certificate` is the agent's own, as it travels; `active_count` gives how many commands are on their way."""
+    """`active_count` gives how many commands are on their way, `natives` the native commands that it may run."""
 
     def __init__(
         self,
         *,
         agent_id: str,
-        certificate: str,
         labels: dict[str, str],
         journal: Journal,
         active_count: Callable[[], int],
+        natives: Callable[[], list[str]],
     ) -> None:
         self._agent_id = agent_id
-        self._certificate = certificate
         self._labels = labels
         self._journal = journal
         self._active_count = active_count
+        self._natives = natives
         self._begun = time.monotonic()
 
-    def register(self, *, nonce: str, is_preferred: bool) -> Register:
-        """`nonce` is of this one session."""
+    def register(self, *, certificate: str, nonce: str, is_preferred: bool) -> Register:
+        """For one session: `certificate` is of the key that seals in it, `nonce` its own."""
         return Register(
             agent_id=self._agent_id,
             hostname=host.hostname(),
             os=host.describe_os(),
             labels=self._labels,
-            capabilities=[*_CAPABILITIES, *(f"native:{name}" for name in native_names())],
+            capabilities=[*_CAPABILITIES, *(f"native:{name}" for name in self._natives())],
             version=__version__,
-            certificate=self._certificate,
+            certificate=certificate,
             nonce=nonce,
             is_preferred=is_preferred,
         )

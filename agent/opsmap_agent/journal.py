@@ -8,16 +8,22 @@ stays until the backend has acknowledged it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from opsmap_agent import journal_file
 from opsmap_agent import journal_tables as tables
 from opsmap_agent.committer import CommitError, Committer
-from opsmap_agent.journal_rows import Admission, Holdings, JobRow, OpenCommand, Probed, StoredEvent
-from opsmap_protocol.messages import Command, CommandResult, EventBody
+from opsmap_agent.journal_quota import BufferFullError, Quota
+from opsmap_agent.journal_rows import Admission, Holdings, JobRow, Occupancy, OpenCommand, Probed, StoredEvent
+from opsmap_agent.tally import Tally
+from opsmap_protocol import codec
+from opsmap_protocol.messages import Command, CommandResult, Event, EventBody
 
 _logger = logging.getLogger(__name__)
 
@@ -30,9 +36,10 @@ _RETRY_DELAY_S = 1.0
 class Journal:
     """Use `open`, then any method from the event loop. Every write is durable when its call returns."""
 
-    def __init__(self, committer: Committer, clock: Callable[[], datetime]) -> None:
+    def __init__(self, committer: Committer, clock: Callable[[], datetime], quota: Quota) -> None:
         self._committer = committer
         self._clock = clock
+        self._quota = quota
         self._tail: deque[StoredEvent] = deque()
         self._tail_size = 0
         self._listeners: list[Callable[[], None]] = []
@@ -41,16 +48,27 @@ class Journal:
         self._acks: set[asyncio.Task[None]] = set()
         self.incarnation = ""
         self.last_seq = 0
+        self.tally = Tally()
+        self.is_kept: Callable[[EventBody], bool] = lambda body: True
+        """Whether an event is worth recording now; others are as if they had not been."""
 
     @classmethod
-    async def open(cls, folder: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Journal:
-        """The journal in `folder`, which must exist; made if there is none in it.
+    async def open(
+        cls,
+        folder: Path,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        max_bytes: int | None = None,
+    ) -> Journal:
+        """The journal in `folder`, which must exist; made if there is none in it, or a damaged one.
+
+        It is kept below `max_bytes`.
 
         Raises:
             CommitError: it cannot be opened.
         """
-        committer = Committer(folder / "journal.sqlite3", tables.SCHEMA)
-        journal = cls(committer, clock)
+        await asyncio.to_thread(journal_file.set_damaged_aside, folder)
+        committer = Committer(folder / journal_file.NAME, tables.SCHEMA)
+        journal = cls(committer, clock, Quota(max_bytes))
         await committer.start()
         journal.incarnation, journal.last_seq = await committer.submit(lambda db: tables.identify(db, clock()))
         return journal
@@ -73,10 +91,19 @@ class Journal:
             CommitError: nothing is stored; the command must not be run.
         """
         now, acked_seq = self._clock(), self._acked_seq
-        admission, _ = await self._committer.submit(
-            lambda db: tables.admit(db, command, frame, refusal, acked_seq, now),
-            lambda result: self._publish(result[1]),
-        )
+
+        def admit(db: sqlite3.Connection) -> tuple[Admission, list[StoredEvent]]:
+            admitted = tables.admit(db, command, frame, refusal, acked_seq, now, self._quota.check_room)
+            self._quota.note_written(db, len(frame), now)
+            return admitted
+
+        try:
+            admission, stored = await self._committer.submit(admit, lambda result: self._publish(result[1]))
+        except BufferFullError as error:
+            self.tally.count_refusal("buffer_full", str(error))
+            raise
+        if admission is Admission.REFUSED:
+            self._count(*(codec.build(Event, json.loads(event.json)).body for event in stored))
         return admission
 
     async def refuse(self, refusal: CommandResult, frame: str) -> None:
@@ -87,6 +114,7 @@ class Journal:
         """
         now = self._clock()
         await self._committer.submit(lambda db: tables.refuse(db, refusal, frame, now), self._publish)
+        self._count(refusal)
 
     async def open_commands(self) -> list[OpenCommand]:
         """Commands whose end has not been reported, in the order they came."""
@@ -133,15 +161,33 @@ class Journal:
         Keeps trying while the disk refuses: an event lost is a command whose end nobody learns.
         """
         now = self._clock()
+        bodies = tuple(body for body in bodies if self.is_kept(body))
+        if not bodies:
+            return
+
+        def record(db: sqlite3.Connection) -> list[StoredEvent]:
+            stored = tables.record(db, bodies, job, now)
+            self._quota.note_written(db, sum(len(event.json) for event in stored), now)
+            return stored
+
         while True:
             try:
-                await self._committer.submit(lambda db: tables.record(db, bodies, job, now), self._publish)
+                await self._committer.submit(record, self._publish)
+                self._count(*bodies)
                 return
             except CommitError:
                 await asyncio.sleep(_RETRY_DELAY_S)
 
     async def holdings(self) -> Holdings:
         return await self._committer.submit(tables.holdings)
+
+    @property
+    def lost_events(self) -> int:
+        """How many were dropped since `open`, because the journal was full."""
+        return self._quota.lost_events
+
+    async def occupancy(self) -> Occupancy:
+        return await self._committer.submit(tables.occupancy)
 
     async def events_after(self, seq: int, max_events: int) -> list[StoredEvent]:
         """In order.
@@ -188,6 +234,10 @@ class Journal:
         """Forget commands that ended a day ago or before the newest 10,000, and jobs gone before `jobs_before`."""
         now = self._clock()
         await self._committer.submit(lambda db: tables.prune(db, now, jobs_before))
+
+    def _count(self, *bodies: EventBody) -> None:
+        for body in bodies:
+            self.tally.count(body)
 
     def _publish(self, events: Iterable[StoredEvent]) -> None:
         for event in events:

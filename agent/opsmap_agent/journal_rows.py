@@ -27,6 +27,16 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How full the journal is. `events` spans the first to the last that is not acknowledged; `oldest` is the first's
+    time. `size_bytes` is what is in use of the file."""
+
+    events: int
+    size_bytes: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """What the journal holds at one moment. `first_seq` is one more than `last_seq` if it holds no event."""
 

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opsmap_agent.clocks import MAX_CLOCK_DIFFERENCE
-from opsmap_agent.journal_rows import Admission, Holdings, JobRow, OpenCommand, Probed, StoredEvent
+from opsmap_agent.journal_rows import Admission, Holdings, JobRow, Occupancy, OpenCommand, Probed, StoredEvent
 from opsmap_protocol.codec import encode
 from opsmap_protocol.enums import CommandOutcome, JobStatus
 from opsmap_protocol.messages import (
     AsyncStarted,
     AsyncStatus,
     Command,
+    CommandEvent,
     CommandOutput,
     CommandResult,
     EventBody,
-    HealthChanged,
     JobExited,
 )
 
@@ -95,6 +95,19 @@ def holdings(db: sqlite3.Connection) -> Holdings:
     return Holdings(_load(db, "incarnation") or "", first_seq or last_seq + 1, last_seq, [row[0] for row in opened])
 
 
+def occupancy(db: sqlite3.Connection) -> Occupancy:
+    first = db.execute("SELECT seq, at FROM events ORDER BY seq LIMIT 1").fetchone()
+    events = 0 if first is None else _last_seq(db) - first[0] + 1
+    return Occupancy(events, used_bytes(db), None if first is None else datetime.fromisoformat(first[1]))
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
 def _last_seq(db: sqlite3.Connection) -> int:
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return row[0] if row else 0
@@ -104,11 +117,18 @@ _INSERT_COMMAND = "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, 'open', NULL)"
 
 
 def admit(
-    db: sqlite3.Connection, command: Command, frame: str, refusal: CommandResult | None, acked_seq: int, now: datetime
+    db: sqlite3.Connection,
+    command: Command,
+    frame: str,
+    refusal: CommandResult | None,
+    acked_seq: int,
+    now: datetime,
+    check_room: Callable[[sqlite3.Connection, datetime], None] = lambda db, now: None,
 ) -> tuple[Admission, list[StoredEvent]]:
     known = _known(db, command.request_id)
     if known is not None:
         return Admission.KNOWN, _repeat(db, command.request_id, known[0], acked_seq, now)
+    check_room(db, now)
     # Looked at in any case: an epoch has been seen also when its command came too late.
     stale = _check_epoch(db, command)
     refusal = refusal or _check_horizon(db, command, now) or stale
@@ -174,7 +194,7 @@ def record(db: sqlite3.Connection, bodies: Iterable[EventBody], job: JobRow | No
     stored = []
     for body in bodies:
         text = encode(body)
-        request_id = None if isinstance(body, HealthChanged) else body.request_id
+        request_id = body.request_id if isinstance(body, CommandEvent) else None
         stored.append(_insert_event(db, text, request_id, now))
         if isinstance(body, AsyncStarted) and job is not None:
             _insert_job(db, job)
@@ -332,6 +352,20 @@ def prune(db: sqlite3.Connection, now: datetime, jobs_before: datetime) -> None:
         _raise(db, "horizon", not_after)
         db.execute(f"DELETE {old}", limits)
     db.execute("DELETE FROM jobs WHERE status != 'running' AND exited_at < ?", (as_text(jobs_before),))
+
+
+def forget_oldest_commands(db: sqlite3.Connection, now: datetime, count: int) -> int:
+    """As `prune`, before their time: commands that are over and acknowledged. How many there were, `count` at most."""
+    rows = db.execute(
+        "SELECT request_id, received_at, not_after FROM commands c WHERE state = 'ended' AND not_after < ?"
+        " AND NOT EXISTS (SELECT 1 FROM events e WHERE e.request_id = c.request_id) ORDER BY received_at LIMIT ?",
+        (as_text(now), count),
+    ).fetchall()
+    if rows:
+        _raise(db, "complete_since", rows[-1][1])
+        _raise(db, "horizon", max(row[2] for row in rows))
+        db.executemany("DELETE FROM commands WHERE request_id = ?", [(row[0],) for row in rows])
+    return len(rows)
 
 
 def _raise(db: sqlite3.Connection, key: str, value: str) -> None:

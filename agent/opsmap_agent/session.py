@@ -21,6 +21,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from opsmap_agent.committer import CommitError
+from opsmap_agent.credentials import Credentials
+from opsmap_agent.discovery.discoverer import Discoverer
 from opsmap_agent.dispatcher import Dispatcher, is_request_id
 from opsmap_agent.health import HealthMonitor
 from opsmap_agent.introduction import Introduction
@@ -28,9 +30,12 @@ from opsmap_agent.jobs import Jobs
 from opsmap_agent.journal import Journal
 from opsmap_agent.journal_rows import StoredEvent
 from opsmap_agent.pump import EventPump
+from opsmap_agent.remote_settings import SettingsInForce
+from opsmap_agent.renewal import Renewal
 from opsmap_agent.switchboard import Switchboard
+from opsmap_agent.tally import Tally
 from opsmap_agent.trust import BackendKeys, TrustError
-from opsmap_daemon.connection import PeerRefusedError, PeerUnavailableError
+from opsmap_daemon.connection import PeerRefusedError, PeerUnavailableError, RevokedError
 from opsmap_daemon.sparing import SparingLog
 from opsmap_protocol import session as protocol
 from opsmap_protocol.codec import encode
@@ -39,6 +44,8 @@ from opsmap_protocol.messages import (
     SEALED_BY_AGENT,
     SEALED_BY_BACKEND,
     CancelCommand,
+    CertificateRefused,
+    CertificateRenewed,
     Challenge,
     CheckJobStatus,
     Command,
@@ -55,7 +62,7 @@ from opsmap_protocol.messages import (
     Resume,
     Trust,
 )
-from opsmap_trust.seals import Sealer, SealError
+from opsmap_trust.seals import SealError
 
 _logger = logging.getLogger(__name__)
 
@@ -68,8 +75,9 @@ _MAX_CHALLENGES = 64
 """One for each time that the gateway came back to the backend. Their tokens are kept; after so many the agent registers
 anew, and begins with none."""
 
+_REVOKED = "revoked"
 _PASSING_REFUSALS = {"draining", "too_many_connections"}
-"""Error codes of a gateway that would have us at another time."""
+"""Error codes of a gateway that would never have us, and of one that would at another time."""
 
 
 class NotAcceptableError(ProtocolError):
@@ -83,20 +91,29 @@ class Desk:
     """The parts of the agent that sessions talk to; they outlive them."""
 
     agent_id: str
-    sealer: Sealer
+    credentials: Credentials
+    renewal: Renewal
     keys: BackendKeys
     switchboard: Switchboard
     journal: Journal
     dispatcher: Dispatcher
     jobs: Jobs
     health: HealthMonitor
+    discoverer: Discoverer
     introduction: Introduction
-    heartbeat_interval_s: float
+    settings: SettingsInForce
     refusals: SparingLog
+    tally: Tally
 
 
 class Session:
-    """`run` once. `gateway` is the address; `on_goaway` is called when the gateway is about to stop."""
+    """`run` once. It keeps the seal that it has begun with, also when the certificate is renewed meanwhile.
+
+    Args:
+        gateway: the address.
+        on_goaway: called when the gateway is about to stop.
+        on_begun: called when the backend has begun its session by this one.
+    """
 
     def __init__(
         self,
@@ -106,12 +123,16 @@ class Session:
         gateway: str,
         is_preferred: bool,
         on_goaway: Callable[[Session], None],
+        on_begun: Callable[[], None],
     ) -> None:
         self._socket = socket
         self._desk = desk
         self._gateway = gateway
+        self.connected_since = self.last_contact = datetime.now(UTC)
         self._is_preferred = is_preferred
         self._on_goaway = on_goaway
+        self._on_begun = on_begun
+        self._seal = desk.credentials.seal
         self._protocol = protocol.Session(protocol.AGENT_OF_GATEWAY)
         self._pump = EventPump(desk.journal, lambda: self.gets_events, self._send_events)
         self._nonce = secrets.token_hex(_NONCE_BYTES)
@@ -153,6 +174,10 @@ class Session:
         return self._tokens[-1] if self._tokens else ""
 
     @property
+    def gateway(self) -> str:
+        return self._gateway
+
+    @property
     def gets_events(self) -> bool:
         return self._desk.switchboard.in_use is self
 
@@ -175,7 +200,11 @@ class Session:
         """
         if hasattr(message, "token"):
             message = dataclasses.replace(message, token=self._token)
-        await self._write(self._desk.sealer.seal(message) if message.type in SEALED_BY_AGENT else encode(message))
+        await self._write(self._seal.sealer.seal(message) if message.type in SEALED_BY_AGENT else encode(message))
+
+    async def send_large(self, message: Any) -> None:
+        """Like `send`, for what has no token and is so large that sealing it would hold up the event loop."""
+        await self._write(await asyncio.to_thread(self._seal.sealer.seal, message))
 
     async def _write(self, frame: str) -> None:
         try:
@@ -187,16 +216,23 @@ class Session:
             raise TimeoutError(f"it has taken no frame for {_SEND_TIMEOUT_S:g} s") from None
 
     async def _register(self) -> None:
-        await self.send(self._desk.introduction.register(nonce=self._nonce, is_preferred=self._is_preferred))
+        introduction = self._desk.introduction
+        certificate = self._seal.certificate
+        await self.send(
+            introduction.register(certificate=certificate, nonce=self._nonce, is_preferred=self._is_preferred)
+        )
         try:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
                 answer = self._protocol.understand(self._protocol.read(await self._socket.recv()))
         except FatalError as error:
+            if error.code == _REVOKED:
+                raise RevokedError(str(error)) from None
             if error.code in _PASSING_REFUSALS:
                 raise PeerUnavailableError(f"it cannot serve this agent now: {error}") from None
             raise PeerRefusedError(f"it refuses this agent: {error} ({error.code})") from None
         _logger.info("registered with the gateway at %s, session %s", self._gateway, answer.session_id)
         skew_s = (datetime.now(UTC) - answer.server_time).total_seconds()
+        self._desk.tally.clock_ahead_s = skew_s
         if abs(skew_s) > _TOLERATED_SKEW_S:
             _logger.warning(
                 "this host's clock is off by %.0f s: commands may be taken for expired, or too long", skew_s
@@ -207,6 +243,7 @@ class Session:
     async def _receive(self) -> None:
         while True:
             frame = await self._socket.recv()
+            self.last_contact = self._desk.tally.last_contact = datetime.now(UTC)
             try:
                 await self._take(frame)
             except FatalError as error:
@@ -276,6 +313,7 @@ class Session:
     async def _refuse(self, data: dict[str, Any], frame: str | bytes, error: ProtocolError) -> None:
         """A command that a newer backend words in a way we cannot read still ends, with the reason."""
         self._desk.refusals.write("a frame from %s is refused: %s", self._gateway, error)
+        self._desk.tally.count_refusal(error.code, str(error))
         request_id = data.get("request_id")
         is_the_backends = data.get("type") == Command.type and not isinstance(error, NotAcceptableError)
         if isinstance(frame, str) and is_the_backends and isinstance(request_id, str) and is_request_id(request_id):
@@ -311,22 +349,24 @@ class Session:
                 await self._answer(message)
             case Resume():
                 await self._resume(message)
+            case CertificateRenewed() | CertificateRefused():
+                desk.renewal.answered(message)
             case GoAway():
                 _logger.info("the gateway at %s is about to stop: %s", self._gateway, message.reason)
                 self._on_goaway(self)
             case Discover():
-                reason = "discovery is not available in this version of the agent"
-                await self.reply(Error("not_available", reason, message.discovery_id[:80], desk.agent_id))
+                if reason := desk.discoverer.ask(message):
+                    await self.reply(Error("not_available", reason, message.discovery_id[:80], desk.agent_id))
             case Error():
                 desk.refusals.write("the gateway refused %s: %s (%s)", message.about, message.reason, message.code)
 
     async def _learn(self, trust: Trust) -> None:
         try:
-            refusals = await self._desk.keys.learn(trust.certificates, self._gateway)
+            refusals = await self._desk.keys.learn(trust.certificates, self._gateway, trust.crl)
         except TrustError as error:
             raise self._protocol.refused(NotAcceptableError(str(error))) from None
         for reason in refusals:
-            self._desk.refusals.write("one of the backend's certificates is refused: %s", reason)
+            self._desk.refusals.write("something that proves the backend's keys is refused: %s", reason)
 
     async def _answer(self, challenge: Challenge) -> None:
         if len(self._tokens) == _MAX_CHALLENGES:
@@ -337,6 +377,7 @@ class Session:
         presence = await self._desk.introduction.presence(challenge.token)
         self._tokens.append(challenge.token)
         await self.reply(presence)
+        self._on_begun()
 
     async def _resume(self, resume: Resume) -> None:
         journal = self._desk.journal
@@ -352,6 +393,7 @@ class Session:
             journal.acknowledge(acked_seq)
         self._pump.resume(acked_seq)
         self._is_resumed.set()
+        self._desk.discoverer.session_came_into_use()
 
     async def _configure(self, update: ConfigUpdate, frame: str) -> None:
         if not await self._desk.health.configure(update, frame):
@@ -382,12 +424,12 @@ class Session:
             "incarnation": self._desk.journal.incarnation,
             "events": [json.loads(event.json) for event in batch],
         }
-        await self._write(self._desk.sealer.seal(message))
+        await self._write(self._seal.sealer.seal(message))
 
     async def _beat(self) -> None:
         while True:
             await self.send(self._desk.introduction.heartbeat())
-            await asyncio.sleep(self._desk.heartbeat_interval_s)
+            await self._desk.settings.pause(lambda: self._desk.settings.heartbeat_interval_s)
 
 
 def _about(data: dict[str, Any], error: Exception) -> str | None:

@@ -18,6 +18,8 @@ _LEAVING_S = 30.0
 """How long a session with a gateway that is about to stop goes on at most, once another address is being dialled."""
 
 _RETRY_S = 30.0
+_SUCCESSION_S = 20.0
+"""How long to wait for a session with a new certificate before the next one is replaced as well."""
 
 
 class _RelievedError(Exception):
@@ -27,9 +29,13 @@ class _RelievedError(Exception):
 class Slot:
     """One session after another. A session whose gateway is about to stop says so with `leave`."""
 
-    def __init__(self, dialler: Dialler, relieve: Callable[[], bool]) -> None:
+    def __init__(self, dialler: Dialler, urls: Sequence[str], relieve: Callable[[], bool]) -> None:
         self.dialler = dialler
+        self.urls = urls
         self.is_relieved = False
+        self.session: Session | None = None
+        self.has_begun = asyncio.Event()
+        """The backend has begun its session by the first one of this slot."""
         self._relieve = relieve
 
     def leave(self, session: Session) -> None:
@@ -64,11 +70,13 @@ class Slots:
         self._hold = hold
         self._addresses = Addresses()
         self._serving: set[Slot] = set()
+        self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError when a slot has given up and no other one has a session."""
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 for first in range(self._count):
                     group.create_task(self._keep(group, [*self._urls[first:], *self._urls[:first]]))
         except* GaveUpError as failures:
@@ -78,17 +86,47 @@ class Slots:
             return
         raise gave_up
 
+    async def renew(self) -> None:
+        """Replace each session by a new one with the same gateway, one after another, made before the old one breaks.
+
+        A slot without a session needs nothing: what it dials next is new anyway.
+        """
+        for slot in list(self._serving):
+            if slot in self._serving and not slot.is_relieved:
+                await self._succeed(slot)
+
+    async def _succeed(self, slot: Slot) -> None:
+        assert self._group is not None, "there are no slots before `run`"
+        url = slot.dialler.url
+        successor = self._make_slot(self._group, slot.urls)
+        self._addresses.hand_over(url, successor.dialler)
+        slot.is_relieved = True
+        self._group.create_task(self._run(successor, first=url))
+        try:
+            async with asyncio.timeout(_SUCCESSION_S):
+                await successor.has_begun.wait()
+        except TimeoutError:
+            _logger.warning("%s: no session with the new certificate after %g s", url, _SUCCESSION_S)
+        # The gateway ends the old session itself, in order, as soon as it has the new one.
+        if slot.session is not None:
+            asyncio.get_running_loop().call_later(_LEAVING_S, slot.session.end)
+
     async def _keep(self, group: asyncio.TaskGroup, urls: Sequence[str]) -> None:
+        await self._run(self._make_slot(group, urls))
+
+    def _make_slot(self, group: asyncio.TaskGroup, urls: Sequence[str]) -> Slot:
         def relieve() -> bool:
             if not self._addresses.are_free(urls):
                 return False
             group.create_task(self._keep(group, urls))
             return True
 
-        slot = Slot(self._make_dialler(urls, self._addresses), relieve)
+        return Slot(self._make_dialler(urls, self._addresses), urls, relieve)
+
+    async def _run(self, slot: Slot, first: str | None = None) -> None:
         while True:
             try:
-                await slot.dialler.run(lambda socket: self._serve(socket, slot))
+                await slot.dialler.run(lambda socket: self._serve(socket, slot), first)
             except _RelievedError:
                 return
             except GaveUpError as error:

@@ -16,6 +16,10 @@ class Switchboard:
         self._in_use_since: datetime | None = None
         self._sessions: set[Session] = set()
 
+    @property
+    def sessions(self) -> frozenset[Session]:
+        return frozenset(self._sessions)
+
     def add(self, session: Session) -> None:
         self._sessions.add(session)
 

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from opsmap_daemon import service_manager
+
 _logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -48,6 +50,7 @@ async def _until_signal(main: Main, wind_down: Main | None) -> None:
     def stop(number: signal.Signals) -> None:
         _logger.info("stopping on %s", number.name)
         received.append(number)
+        service_manager.tell_stopping()
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
         if wind_down is None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
+import asyncio
 import json
 import logging
-import logging.handlers
-import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from opsmap_daemon.configuration import at_least, setting
+from opsmap_daemon.configuration import at_least, between, setting
+from opsmap_daemon.log_file import LogFile
 
 _LEVELS = {
     "trace": logging.DEBUG,
@@ -30,56 +29,72 @@ _LIBRARY_FIELDS = {"message", "asctime", "taskName", "websocket"}
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | _LIBRARY_FIELDS
 
 
+Level = Literal["trace", "debug", "info", "warn", "error"]
+
+
 @dataclass(frozen=True)
 class Logging:
     """The `logging` section of both daemons.
 
-    Without `file`, lines go to standard error, where systemd and containers pick them up. `trace` is `debug`
-    plus every frame of the WebSocket library. `include_span` has no effect: there are no spans.
+    Without `file`, lines go to standard error, where systemd and containers pick them up, and nothing is rotated.
+    `trace` is `debug` plus every frame of the WebSocket library.
     """
 
-    level: Literal["trace", "debug", "info", "warn", "error"] = "info"
+    level: Level = "info"
     file: Path | None = None
     max_size_mb: int = setting(50, rule=at_least(1))
-    max_files: int = setting(5, rule=at_least(1))
+    max_files: int = setting(5, rule=between(1, 1_000))
+    """How many full files are kept beside the one that is written."""
     compress: bool = False
     format: Literal["json", "text"] = "text"
     include_timestamps: bool = True
     include_target: bool = True
+    """The module that wrote the line."""
     include_span: bool = False
+    """In the course of what it was written: the name of the task, such as the command or the health check."""
 
 
 def configure(settings: Logging) -> None:
     """Direct the root logger of this process. Raises OSError if the file cannot be opened."""
     handler = _handler(settings)
     handler.setFormatter(_JsonFormatter(settings) if settings.format == "json" else _text_formatter(settings))
-    logging.basicConfig(level=_LEVELS[settings.level], handlers=[handler], force=True)
+    if settings.include_span:
+        handler.addFilter(_add_span)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(settings.level)
+
+
+def set_level(level: Level) -> None:
+    """What is written from now on."""
+    logging.getLogger().setLevel(_LEVELS[level])
     # The library tells of each connection at its own info level; ours say it better.
-    logging.getLogger("websockets").setLevel(logging.DEBUG if settings.level == "trace" else logging.WARNING)
+    logging.getLogger("websockets").setLevel(logging.DEBUG if level == "trace" else logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _add_span(record: logging.LogRecord) -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # another thread, or no event loop
+        task = None
+    record.span = "" if task is None else task.get_name()
+    return True
 
 
 def _handler(settings: Logging) -> logging.Handler:
     if settings.file is None:
         return logging.StreamHandler(sys.stderr)
-    settings.file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(
+    return LogFile(
         settings.file,
-        maxBytes=settings.max_size_mb * 1024 * 1024,
-        backupCount=settings.max_files,
-        encoding="utf-8",
-        errors="backslashreplace",
+        max_bytes=settings.max_size_mb * 1024 * 1024,
+        max_files=settings.max_files,
+        is_compressed=settings.compress,
     )
-    if settings.compress:
-        handler.namer = lambda name: name + ".gz"
-        handler.rotator = _compress
-    return handler
 
 
-def _compress(source: str, destination: str) -> None:
-    with Path(source).open("rb") as plain, gzip.open(destination, "wb") as packed:
-        shutil.copyfileobj(plain, packed)
-    Path(source).unlink()
+def on_one_line(text: str) -> str:
+    """The text with everything escaped that would make it look like another, or like more lines."""
+    return text.translate(_ESCAPED)
 
 
 class _TextFormatter(logging.Formatter):
@@ -90,10 +105,10 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         lines = super().format(record).split("\n")
-        return "\n    ".join(line.translate(_ESCAPED) for line in lines)
+        return "\n    ".join(on_one_line(line) for line in lines)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
-        return super().formatMessage(record).translate(_ESCAPED)
+        return on_one_line(super().formatMessage(record))
 
 
 def _text_formatter(settings: Logging) -> logging.Formatter:
@@ -101,6 +116,8 @@ def _text_formatter(settings: Logging) -> logging.Formatter:
     parts.append("%(levelname)-7s")
     if settings.include_target:
         parts.append("%(name)s:")
+    if settings.include_span:
+        parts.append("[%(span)s]")
     parts.append("%(message)s")
     return _TextFormatter(" ".join(parts))
 

@@ -68,6 +68,19 @@ class ServiceAction(StrEnum):
     STATUS = "status"
 
 
+class DiscoveryKind(StrEnum):
+    """What a host can find out about itself: the names in `findings` and `discover_types`."""
+
+    SERVICES = "services"
+    PROCESSES = "processes"
+    PORTS = "ports"
+    CONNECTIONS = "connections"
+    CONTAINERS = "containers"
+    PODS = "pods"
+    FILESYSTEMS = "filesystems"
+    TECHNOLOGIES = "technologies"
+
+
 class PeerRole(StrEnum):
     BACKEND = "backend"
     GATEWAY = "gateway"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -25,9 +27,16 @@ from websockets.exceptions import ConnectionClosed
 from opsmap_agent.agent import Agent
 from opsmap_agent.configuration import Buffer as JournalPlace
 from opsmap_agent.configuration import Configuration as AgentConfiguration
-from opsmap_agent.configuration import DetachedExecution, Scripts
+from opsmap_agent.configuration import DetachedExecution, Discovery, Scripts, Watchdog
 from opsmap_agent.configuration import Gateway as AgentGateway
 from opsmap_agent.configuration import Tls as AgentTls
+from opsmap_agent.jobfolder import JobFolder
+from opsmap_agent.journal import Journal
+from opsmap_agent.native import NativeContext
+from opsmap_agent.policy import Policy
+from opsmap_agent.probes import Prober
+from opsmap_agent.reach import Reach
+from opsmap_agent.sync import SyncRunner
 from opsmap_daemon import tls
 from opsmap_daemon.backoff import Reconnect
 from opsmap_gateway.configuration import (
@@ -61,7 +70,16 @@ from opsmap_protocol.messages import (
 from opsmap_protocol.specs import CommandSpec, ExecutionMode, SyncMode
 from opsmap_trust.keys import VerifyingKey
 from opsmap_trust.seals import Sealer, check_seal
+from testing_natives import RunNative
 from testing_pki import Leaf, Pki
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """An agent runs no script that its group may change; some people's umask makes all files like that."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")
@@ -313,6 +331,7 @@ class GatewaySide:
         self.received: list[str] = []
         self.heartbeats: list[dict[str, Any]] = []
         self.replies: list[dict[str, Any]] = []
+        self.discoveries: list[dict[str, Any]] = []
         self.wire: Wire
         self._agent_key: VerifyingKey = pki.agent(AGENT_ID).verifying_key()
         self._news = asyncio.Condition()
@@ -420,7 +439,7 @@ class GatewaySide:
     def _sort(self, data: dict[str, Any]) -> None:
         if data["type"] in SEALED_BY_AGENT:
             check_seal(data, self._agent_key)
-            assert data["token"] == self.token, data
+            assert data["type"] == "discovery_result" or data["token"] == self.token, data
         match data["type"]:
             case "presence":
                 self.presence = data
@@ -430,6 +449,8 @@ class GatewaySide:
                 self.received.append(data["request_id"])
             case "heartbeat":
                 self.heartbeats.append(data)
+            case "discovery_result":
+                self.discoveries.append(data)
             case _:
                 self.replies.append(data)
 
@@ -472,12 +493,16 @@ def agent_configuration(pki: Pki, tmp_path: Path) -> AgentConfiguration:
     """An agent with everything under the test's folder, allowed to run scripts of its folder `scripts`."""
     leaf = pki.agent(AGENT_ID)
     (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts").chmod(0o755)
     return AgentConfiguration(
         gateway=AgentGateway(url="wss://localhost:1", reconnect=Reconnect(initial_delay_ms=10, max_delay_ms=20)),
         tls=AgentTls(leaf.cert, leaf.key, ca_file=pki.gateway_ca.ca, backend_ca_file=pki.backend_ca.ca),
         scripts=Scripts(allowed_paths=[tmp_path / "scripts"]),
         detached_execution=DetachedExecution(log_dir=tmp_path / "detached"),
         buffer=JournalPlace(path=tmp_path / "buffer"),
+        discovery=Discovery(on_startup=False),
+        # It would start the test run anew if somebody stops it in a debugger.
+        watchdog=Watchdog(enabled=False),
     )
 
 
@@ -500,3 +525,16 @@ def open_host(pki: Pki, agent_configuration: AgentConfiguration) -> OpenHost:
                 await host.gateway.leave()
 
     return open_
+
+
+@pytest.fixture
+async def native(agent_configuration: AgentConfiguration, tmp_path: Path) -> AsyncIterator[RunNative]:
+    """`await native("file_stat", path="/")`: a native command of an agent whose journal is under the test's folder."""
+    folder = agent_configuration.buffer.path
+    folder.mkdir()
+    journal = await Journal.open(folder)
+    with ThreadPoolExecutor(2) as executor:
+        prober = Prober(Policy(agent_configuration), SyncRunner(executor, 1000), executor, Reach())
+        private = (str(agent_configuration.tls.key_file), str(folder))
+        yield RunNative(NativeContext(prober, journal, lambda name: JobFolder(tmp_path / name), private))
+    await journal.close()

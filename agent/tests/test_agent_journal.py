@@ -371,12 +371,6 @@ async def test_large_events_are_read_in_small_numbers(journal: Journal) -> None:
     assert await seqs(journal, 4) == [5]
 
 
-async def test_broken_file_is_told(tmp_path: Path) -> None:
-    (tmp_path / "journal.sqlite3").write_bytes(b"something else entirely" * 100)
-    with pytest.raises(CommitError, match="not a database"):
-        await Journal.open(tmp_path)
-
-
 async def test_unusable_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite3").mkdir()
     with pytest.raises(CommitError, match=r"journal\.sqlite3: Is a directory"):

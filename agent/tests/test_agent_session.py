@@ -19,7 +19,7 @@ from opsmap_daemon.backoff import Reconnect
 from opsmap_daemon.connection import GaveUpError
 from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.identity import Identity
-from opsmap_protocol.messages import Command, ConfigUpdate, Discover, Error, Ping, ProbeCommands, Registered
+from opsmap_protocol.messages import Command, ConfigUpdate, Error, Ping, ProbeCommands, Registered
 from opsmap_protocol.specs import ExecuteCommand, NativeCommand, SyncMode
 from testing_pki import OTHER_ORGANIZATION
 
@@ -186,14 +186,6 @@ async def test_command_that_is_not_in_the_journal_yet_was_seen(open_host: OpenHo
             await host.gateway.tell(ProbeCommands(AGENT_ID, [request_id]))
         await host.gateway.until(lambda: len(host.gateway.replies) == 20)
         assert [reply["never_seen"] for reply in host.gateway.replies] == [[]] * 20
-
-
-async def test_discovery_is_refused_clearly(open_host: OpenHost) -> None:
-    async with open_host() as host:
-        await host.gateway.tell(Discover(AGENT_ID, "d-1", []))
-        await host.gateway.until(lambda: bool(host.gateway.replies))
-        (error,) = host.gateway.replies
-        assert (error["code"], error["about"], error["agent_id"]) == ("not_available", "d-1", AGENT_ID)
 
 
 async def test_binary_frame_is_refused(open_host: OpenHost) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
+import resource
+import shutil
+import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,12 +105,18 @@ def test_traceback_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> No
     assert "    Stack (most recent call last):" in others
 
 
+def finish_compressing() -> None:
+    for handler in logging.getLogger().handlers:
+        handler.close()
+
+
 def test_full_files_are_rotated_and_compressed(tmp_path: Path) -> None:
     file = tmp_path / "daemon.log"
     logs.configure(logs.Logging(file=file, max_size_mb=1, max_files=2, compress=True, include_timestamps=False))
     logger = logging.getLogger("opsmap")
     for number in range(4):
         logger.info("%d %s", number, "x" * 700_000)
+    finish_compressing()
     assert file.read_text().startswith("INFO    opsmap: 3 ")
     with gzip.open(tmp_path / "daemon.log.1.gz", "rt") as packed:
         assert packed.read().startswith("INFO    opsmap: 2 ")
@@ -116,3 +127,68 @@ def test_without_a_file_lines_go_to_standard_error(capsys: pytest.CaptureFixture
     logs.configure(logs.Logging(include_timestamps=False))
     logging.getLogger("opsmap").warning("look here")
     assert capsys.readouterr().err == "WARNING opsmap: look here\n"
+
+
+def test_former_files_keep_as_they_are_unless_compressed(tmp_path: Path) -> None:
+    logs.configure(logs.Logging(file=tmp_path / "daemon.log", max_size_mb=1, max_files=1, include_timestamps=False))
+    for number in range(3):
+        logging.getLogger("opsmap").info("%d %s", number, "é" * 400_000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["daemon.log", "daemon.log.1"]
+    assert (tmp_path / "daemon.log.1").read_text().startswith("INFO    opsmap: 1 ")
+
+
+def test_span_is_the_task_that_a_line_was_written_in(tmp_path: Path) -> None:
+    async def work() -> None:
+        logging.getLogger("opsmap").info("within")
+
+    async def main() -> None:
+        await asyncio.create_task(work(), name="command r-1")
+
+    for form in ("text", "json"):
+        logs.configure(
+            logs.Logging(file=tmp_path / f"daemon.{form}", include_span=True, include_timestamps=False, format=form)
+        )
+        asyncio.run(main())
+        logging.getLogger("opsmap").info("without")
+    assert (tmp_path / "daemon.text").read_text().splitlines() == [
+        "INFO    opsmap: [command r-1] within",
+        "INFO    opsmap: [] without",
+    ]
+    spans = [json.loads(line)["span"] for line in (tmp_path / "daemon.json").read_text().splitlines()]
+    assert spans == ["command r-1", ""]
+
+
+def test_removed_or_moved_file_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "logs" / "daemon.log"
+    logs.configure(logs.Logging(file=file, include_timestamps=False))
+    logging.getLogger("opsmap").info("first")
+    file.rename(file.with_name("moved"))
+    logging.getLogger("opsmap").info("second")
+    shutil.rmtree(file.parent)
+    logging.getLogger("opsmap").info("third")
+    assert file.read_text() == "INFO    opsmap: third\n"
+    assert stat.S_IMODE(file.stat().st_mode) & 0o007 == 0, "nobody else reads it"
+
+
+def test_full_disk_loses_whole_lines_and_says_how_many(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the same error at the same call."""
+    file = tmp_path / "daemon.log"
+    logs.configure(logs.Logging(file=file, include_timestamps=False))
+    logger = logging.getLogger("opsmap")
+    logger.info("before")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, former[1]))
+        for number in range(3):
+            logger.info("%d %s", number, "x" * 200)
+        assert file.read_text() == "INFO    opsmap: before\n", "no half lines"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, ignored)
+    logger.info("after")
+    assert file.read_text().splitlines() == [
+        "INFO    opsmap: before",
+        "WARNING opsmap_daemon.log_file: 3 lines before the next one could not be written",
+        "INFO    opsmap: after",
+    ]

@@ -93,7 +93,10 @@ class CommandReceived:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """A command that has ended without becoming a job: a sync result, or a refusal of any kind."""
+    """A command that has ended without becoming a job: a sync result, or a refusal of any kind.
+
+    `error` says why it did not succeed; of one that did, what its result leaves out.
+    """
 
     type: ClassVar[str] = "command_result"
     request_id: str
@@ -181,7 +184,10 @@ class EventsLost:
     reason: str
 
 
-EventBody = CommandResult | AsyncStarted | AsyncStatus | JobExited | HealthChanged | CommandOutput | EventsLost
+CommandEvent = CommandResult | AsyncStarted | AsyncStatus | JobExited | CommandOutput
+"""What is told of one command: each has its `request_id`."""
+
+EventBody = CommandEvent | HealthChanged | EventsLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +242,7 @@ class DiscoveryResult:
     `findings` by kind (services, processes, ports, …), lists of objects, each with a `key` of its own within the kind.
     Without `base_id` they are all there is. With it they are what is new or changed since that discovery, and
     `removed` holds the keys of what is gone, by kind; a backend that does not have the base asks for everything.
-    `faults` says, by kind, why that kind could not be looked at: no Docker here, permission denied.
+    `faults` says, by kind, what could not be looked at and why (no Docker here, no permission); always of all kinds.
     """
 
     type: ClassVar[str] = "discovery_result"
