@@ -11,6 +11,8 @@ from pathlib import Path
 
 from apps.maps.enums import ComponentState
 from apps.operations.state_machine import FAILED_OR_STOPPED, TRANSITIONS
+from opsmap.agent_configuration_page import SOURCES, agent_configuration_page
+from opsmap.natives_page import natives_page
 from opsmap.protocol_page import protocol_page
 from opsmap.settings.environment import VARIABLES
 
@@ -99,8 +101,22 @@ def wire_page() -> str:
     return "\n\n".join([NOTE.format(source="agent/opsmap_protocol, opsmap/protocol_page.py"), protocol_page()])
 
 
+def commands_page() -> str:
+    """The native commands of agents, from their functions."""
+    return "\n\n".join([NOTE.format(source="agent/opsmap_agent/native, opsmap/natives_page.py"), natives_page()])
+
+
+def agent_page() -> str:
+    """The keys of an agent's configuration file, from the classes it is read into."""
+    return "\n\n".join(
+        [NOTE.format(source=", ".join(f"agent/{source}" for source in SOURCES)), agent_configuration_page()]
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "agent-configuration.md": agent_page,
     "configuration.md": configuration_page,
+    "native-commands.md": commands_page,
     "protocol.md": wire_page,
     "states.md": states_page,
 }

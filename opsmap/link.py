@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from opsmap.link_tls import RenewedContext
 from opsmap_daemon.door import Door, Dropped, collect_dead_connections_soon
 from opsmap_protocol import MAX_FRAME_BYTES
 
@@ -75,18 +76,6 @@ class PeerCertificateProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
 
 
-def tls_context(pki_dir: Path) -> ssl.SSLContext:
-    """Requires a client certificate signed by the Gateway CA itself: a branch of our PKI, not all of it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pki_dir / "leaf" / "backend.crt", pki_dir / "leaf" / "backend.key")
-    context.load_verify_locations(pki_dir / "ca" / "gateway.crt")
-    context.verify_mode = ssl.CERT_REQUIRED
-    # The Gateway CA is an intermediate: trust it as it stands, without its root above it.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
 class LinkServer(uvicorn.Server):
     """Listens at its door, and says goodbye to gateways before it stops: they look for another server at once."""
 
@@ -125,7 +114,7 @@ def make_server(host: str, port: int, pki_dir: Path) -> LinkServer:
         timeout_graceful_shutdown=5,
     )
     config.load()
-    config.ssl = tls_context(pki_dir)
+    config.ssl = RenewedContext.of(pki_dir)
     # uvicorn decides by these whether it serves TLS at all.
     config.ssl_certfile = pki_dir / "leaf" / "backend.crt"
     config.ssl_keyfile = pki_dir / "leaf" / "backend.key"

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from apps.audit.actor import Actor
 from apps.gateways.actions.broadcasts import start_broadcast
 from apps.gateways.filters import FleetFilter
 from apps.gateways.tests.factories import SYNC, UPTIME, make_agent, queue
-from apps.gateways.tests.sockets import Communicator
+from apps.gateways.tests.fleets import make_discovery, make_enrolment_token
+from apps.gateways.tests.sockets import Communicator, LinkPki
 from apps.operations.enums import OperationKind
 from apps.operations.tests.factories import document, make_map, make_stage
 from apps.orgs.actions import issue_token
@@ -59,8 +61,27 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/operations/<uuid:operation_id>": {"GET": "200 200 200 404 401"},
     "api/v1/operations/<uuid:operation_id>/cancel": {"POST": "200 200 403 404 401"},
     "api/v1/agents": {"GET": "200 200 200 200 401"},
+    # It is connected: nobody removes it before it is revoked.
+    "api/v1/agents/<uuid:agent_id>": {"GET": "200 200 200 404 401", "DELETE": "409 409 403 404 401"},
+    "api/v1/agents/<uuid:agent_id>/quarantine": {"POST": "200 200 403 404 401", "DELETE": "200 200 403 404 401"},
+    "api/v1/agents/<uuid:agent_id>/revoke": {"POST": "200 200 403 404 401"},
+    "api/v1/agents/<uuid:agent_id>/settings": {"GET": "200 200 200 404 401", "PATCH": "200 200 403 404 401"},
+    "api/v1/agents/<uuid:agent_id>/discovery": {"GET": "200 200 200 404 401"},
+    "api/v1/agents/<uuid:agent_id>/discover": {"POST": "202 202 403 404 401"},
     "api/v1/agents/<uuid:agent_id>/commands": {"GET": "200 200 200 404 401", "POST": "202 202 403 404 401"},
     "api/v1/gateways": {"GET": "200 200 200 200 401"},
+    "api/v1/gateways/<uuid:gateway_id>": {"GET": "200 200 200 404 401", "DELETE": "409 409 403 404 401"},
+    "api/v1/gateways/<uuid:gateway_id>/revoke": {"POST": "200 200 403 404 401"},
+    # An organization without agents has nobody to set anything on.
+    "api/v1/fleet/settings": {"PATCH": "200 200 403 400 401"},
+    "api/v1/fleet/discover": {"POST": "202 202 403 400 401"},
+    # No sign-in: the token in the body, which here is missing, says who may.
+    "api/v1/enrolments": {"POST": "400 400 400 400 400"},
+    "api/v1/enrolment-tokens": {"GET": "200 200 200 200 401", "POST": "201 201 403 201 401"},
+    "api/v1/enrolment-tokens/<uuid:enrolment_token_id>": {
+        "GET": "200 200 200 404 401",
+        "DELETE": "204 204 403 404 401",
+    },
     "api/v1/commands": {"GET": "200 200 200 200 401"},
     "api/v1/commands/<uuid:command_id>": {"GET": "200 200 200 404 401"},
     "api/v1/commands/<uuid:command_id>/cancel": {"POST": "202 202 403 404 401"},
@@ -111,15 +132,25 @@ class World:
         return send(address) if method == "GET" else send(address, body if is_form else json.dumps(body), **content)
 
 
+@pytest.fixture(scope="module")
+def pki_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pki")
+    LinkPki.make(folder)
+    return folder
+
+
 @pytest.fixture
-def world(cast: Cast) -> World:
+def world(cast: Cast, settings: Any, pki_folder: Path) -> World:
     """Trading Platform is quiet and its web's host is away; on Billing an operation is running."""
+    # Enrolment tokens name the root of the installation.
+    settings.PKI_DIR = pki_folder
     stage = make_stage(cast, documents=[document("db"), document("web", host="srv-2")])
     second = make_agent(stage.gateway, "srv-2")
     second.succeed(stage.command(stage.start(OperationKind.START, "web"), "start web"))
     second.disconnect()
     billing = make_map(cast.production, cast.owner, [document("invoices")], "Billing")
     elsewhere = type(stage)(billing, stage.gateway, stage.agent, cast.owner)
+    make_discovery(stage.agent.row)
     token, _ = issue_token(user=cast.viewer, name="laptop", actor=Actor.system("test"))
     broadcast = start_broadcast(
         organization_id=cast.acme.pk,
@@ -143,6 +174,8 @@ def world(cast: Cast) -> World:
             "component_id": str(stage.component("web").pk),
             "operation_id": str(elsewhere.start(OperationKind.START).pk),
             "agent_id": str(stage.agent.row.pk),
+            "gateway_id": str(stage.gateway.pk),
+            "enrolment_token_id": str(make_enrolment_token(cast.acme).pk),
             "command_id": str(queue(stage.agent).pk),
             "broadcast_id": str(broadcast.pk),
             "token_id": str(token.pk),
@@ -156,6 +189,13 @@ def world(cast: Cast) -> World:
             ("api/v1/maps/<uuid:map_id>/documents", "PUT"): {"documents": documents},
             ("api/v1/maps/<uuid:map_id>/operations", "POST"): {"kind": "start"},
             ("api/v1/agents/<uuid:agent_id>/commands", "POST"): {"command": UPTIME},
+            ("api/v1/agents/<uuid:agent_id>/quarantine", "POST"): {"reason": "strange"},
+            ("api/v1/agents/<uuid:agent_id>/revoke", "POST"): {"reason": "stolen"},
+            ("api/v1/agents/<uuid:agent_id>/settings", "PATCH"): {"logLevel": "debug"},
+            ("api/v1/gateways/<uuid:gateway_id>/revoke", "POST"): {"reason": "stolen"},
+            ("api/v1/fleet/settings", "PATCH"): {"filter": {"all": True}, "settings": {"logLevel": "debug"}},
+            ("api/v1/fleet/discover", "POST"): {"filter": {"all": True}},
+            ("api/v1/enrolment-tokens", "POST"): {"role": "agent"},
             ("api/v1/broadcasts", "POST"): {"command": UPTIME, "filter": {"all": True}},
         },
     )

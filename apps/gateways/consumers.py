@@ -1,7 +1,7 @@
 """The backend's end of a gateway's socket.
 
-Three tasks share a connection: the consumer itself reads frames into a bounded inbox, `_ingest` stores them in batches,
-`_dispatch` sends what is due, woken by hints and by itself every second.
+Four tasks share a connection: the consumer itself reads frames into a bounded inbox, `_ingest` stores them in batches,
+`_acknowledge` tells agents of it, `_dispatch` sends what is due, woken by hints and by itself every second.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from weakref import WeakSet
 
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
+from cryptography import x509
 from django.conf import settings
 
-from apps.gateways.access import get_gateway_by_certificate
+from apps.gateways.access import get_gateway_by_certificate, is_gateway_revoked
 from apps.gateways.actions import sessions
+from apps.gateways.actions.certificates import record_certificate
 from apps.gateways.dispatch import error_frame, gateway_group
 from apps.gateways.exceptions import LinkRefusedError, PkiError
 from apps.gateways.link.database import LinkDatabase
+from apps.gateways.link.identity import Watch
 from apps.gateways.link.inbound import Inbound
 from apps.gateways.link.inbox import Inbox
 from apps.gateways.link.outbound import Outbound
 from apps.gateways.link.peer import Peer
 from apps.gateways.models import Gateway
-from apps.gateways.pki import gateway_of_peer
+from apps.gateways.pki import fingerprint, gateway_of_peer
 from apps.gateways.sealing import current_signer
 from opsmap_daemon.sparing import SparingLog
 from opsmap_protocol import codec, messages
@@ -37,6 +40,10 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 REST_INTERVAL_S = 0.2
+ACK_INTERVAL_S = 0.5
+"""Nobody waits for an acknowledgement: agents only forget by it. One for each event would be a frame to seal, carry and
+check for each event."""
+
 REGISTER_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 """A gateway that does not read for so long is given up: what it was sent comes again by another way."""
@@ -81,10 +88,10 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         self.has_begun = True
         await self.accept()
         try:
-            self.gateway = await self.database.run(self._authenticate)
+            self.gateway, self.certificate = await self.database.run(self._authenticate)
         except LinkRefusedError as error:
             logger.warning("link refused: %s", error)
-            await self.close(CloseCode.UNAUTHENTICATED)
+            await self.close(error.close_code)
             return
         self.tasks.append(asyncio.create_task(self._close_unless_registered()))
 
@@ -102,16 +109,22 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         ways: dict[str, Callable[[], None]] = self.scope.get("extensions", {}).get("opsmap.link") or {}
         return ways
 
-    def _authenticate(self) -> Gateway:
+    def _authenticate(self) -> tuple[Gateway, x509.Certificate]:
+        """The gateway that TLS verified, and its certificate. Raises LinkRefusedError."""
         tls = self.scope.get("extensions", {}).get("tls") or {}
         chain = tls.get("client_cert_chain") or []
         if not chain:
             raise LinkRefusedError("no client certificate; gateways connect to the link server")
-        identity, fingerprint = gateway_of_peer(chain[0])
-        gateway = get_gateway_by_certificate(identity.organization_id, identity.name, fingerprint)
+        identity, certificate = gateway_of_peer(chain[0])
+        shown = fingerprint(certificate)
+        gateway = get_gateway_by_certificate(identity.organization_id, identity.name, shown)
         if gateway is None:
             raise LinkRefusedError(f"gateway {identity.name} is unknown or has another certificate")
-        return gateway
+        # It may have been registered before certificates were recorded, and nothing else can be revoked.
+        record_certificate(identity, certificate)
+        if is_gateway_revoked(gateway.pk, shown):
+            raise LinkRefusedError(f"gateway {identity.name} or its certificate was revoked", CloseCode.REVOKED)
+        return gateway, certificate
 
     async def _close_unless_registered(self) -> None:
         await asyncio.sleep(REGISTER_TIMEOUT_S)
@@ -147,15 +160,22 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             logger.error("nothing can be sealed, so no gateway is of use: %s", error)
             await self.close(INTERNAL_ERROR)
             return
-        session_id = await self.database.run(sessions.open_gateway_session, gateway=self.gateway, hello=hello)
-        self.peer = Peer(self.gateway, session_id, settings.PKI_DIR, self.session, self.database)
+        session_id = await self.database.run(
+            sessions.open_gateway_session,
+            gateway=self.gateway,
+            hello=hello,
+            certificate_sha256=fingerprint(self.certificate),
+        )
+        self.peer = Peer(self.gateway, session_id, settings.PKI_DIR, self.certificate, self.session, self.database)
         await self.channel_layer.group_add(gateway_group(self.gateway.pk), self.channel_name)
         # It has said who it is: nobody who has not pushes it out any more.
         self._server.get("admit", lambda: None)()
         _registered.add(self)
         await self._send_all([codec.encode(messages.GatewayRegistered(str(session_id), self.session.version))])
         self.inbound, self.outbound = Inbound(self.peer), Outbound(self.peer)
-        self.tasks += [asyncio.create_task(self._run(work)) for work in (self._ingest, self._dispatch)]
+        self.watch = Watch(self.peer, self.inbound.take_back)
+        works = (self._ingest, self._acknowledge, self._dispatch)
+        self.tasks += [asyncio.create_task(self._run(work)) for work in works]
         logger.info("gateway %s is connected", self.gateway.gateway_id)
 
     async def _give_up(self, error: FatalError) -> None:
@@ -209,7 +229,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         if self.peer is not None:
             await self._send_all(self.outbound.questions(event["jobs"], event["probes"]))
 
-    # The two tasks
+    # The tasks
 
     async def _ingest(self) -> None:
         """Store what comes in, in the order it came: alone when idle, in batches under load."""
@@ -222,11 +242,19 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             if self.peer.doubtful or self.peer.links.has_scarce:
                 self.wake.set()
 
+    async def _acknowledge(self) -> None:
+        """Say what is stored, once for all that an agent has told meanwhile."""
+        while True:
+            await asyncio.sleep(ACK_INTERVAL_S)
+            await self._send_all(await self.inbound.acknowledge())
+
     async def _dispatch(self) -> None:
         """Send what is due. A lost hint costs at most one tick."""
         assert self.peer is not None
         loop = asyncio.get_running_loop()
         rest_due_at = loop.time()
+        # Whom to trust it hears before anything else.
+        await self._send_all(await self.watch.look())
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -234,6 +262,7 @@ class LinkConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
             except TimeoutError:
                 pass  # nobody called: look anyway
             self.wake.clear()
+            await self._send_all(await self.watch.look())
             if self.is_rest_due:
                 self.is_rest_due = False
                 await self._send_all(await self.outbound.next_news())

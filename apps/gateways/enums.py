@@ -19,6 +19,16 @@ class CommandState(TextChoices):
     UNKNOWN = "unknown", "Unknown"
 
 
+class Standing(TextChoices):
+    """How a gateway or agent stands with us, as lists show it. Only agents are ever in quarantine."""
+
+    ONLINE = "online", "Online"
+    OFFLINE = "offline", "Offline"
+    QUARANTINED = "quarantined", "In quarantine"
+    REVOKED = "revoked", "Revoked"
+    REMOVED = "removed", "Removed"
+
+
 OPEN_STATES = frozenset({CommandState.QUEUED, CommandState.SENT, CommandState.RECEIVED, CommandState.STARTED})
 
 PREDECESSORS: dict[CommandState, frozenset[CommandState]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from apps.gateways.enums import OPEN_STATES, CommandState
+from apps.gateways.enums import OPEN_STATES, CommandState, Standing
 from apps.orgs.models import Organization
 from opsmap.lib.uuid7 import uuid7
 from opsmap_protocol.enums import PeerRole
@@ -25,6 +25,8 @@ class Gateway(models.Model):
     load = models.JSONField(default=dict, blank=True, help_text="What it carries, as its last heartbeat says.")
     # Until it is enrolled anew. None of its certificates counts.
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # Not shown any more, until it connects again. Its row stays, for the sake of the history.
+    removed_at = models.DateTimeField(null=True, blank=True)
     # The connection that counts; a newer one replaces it. Null while the gateway is away.
     session_id = models.UUIDField(null=True)
     connected_at = models.DateTimeField(null=True)
@@ -39,6 +41,10 @@ class Gateway(models.Model):
     @property
     def is_online(self) -> bool:
         return self.session_id is not None
+
+    @property
+    def standing(self) -> Standing:
+        return _standing(self)
 
 
 class Agent(models.Model):
@@ -64,6 +70,8 @@ class Agent(models.Model):
     quarantine_reason = models.CharField(max_length=300, blank=True)
     # Until it is enrolled anew. None of its certificates counts, and its connections were cut.
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # Not shown any more, until it connects again. Its row stays: what was run on it is history.
+    removed_at = models.DateTimeField(null=True, blank=True)
     # The session that counts, one of `sessions`; null while the agent is away. `token` is what the agent's frames of
     # that session carry (empty: its gateway came anew, and has a moment to bring it back), and `credits` how many
     # commands may be on their way by it at once. `connected_at` is when this session became the one that counts.
@@ -75,6 +83,9 @@ class Agent(models.Model):
     # Events of the journal `incarnation` are stored up to `acked_seq`.
     incarnation = models.CharField(max_length=64, blank=True)
     acked_seq = models.PositiveBigIntegerField(default=0)
+    # How many events its full buffer had to drop, of kinds that may go, and when it last told of some.
+    lost_events = models.PositiveBigIntegerField(default=0)
+    lost_events_at = models.DateTimeField(null=True, blank=True)
     # When what its gateway's link has to tell it changed: the session in use, or the health checks.
     changed_at = models.DateTimeField(null=True)
     # The health checks that the app above wants run on this host.
@@ -86,6 +97,8 @@ class Agent(models.Model):
         indexes = [
             models.Index(fields=["organization", "hostname"], name="agent_by_hostname"),
             models.Index(fields=["gateway", "changed_at"], name="agent_by_change"),
+            # The safety net looks for them every few seconds, and there are seldom any.
+            models.Index(fields=["id"], condition=Q(quarantined_at__isnull=False), name="agent_in_quarantine"),
         ]
 
     def __str__(self) -> str:
@@ -94,6 +107,21 @@ class Agent(models.Model):
     @property
     def is_online(self) -> bool:
         return self.session_id is not None
+
+    @property
+    def standing(self) -> Standing:
+        return _standing(self)
+
+
+def _standing(peer: Gateway | Agent) -> Standing:
+    """What says most comes first."""
+    if peer.removed_at is not None:
+        return Standing.REMOVED
+    if peer.revoked_at is not None:
+        return Standing.REVOKED
+    if isinstance(peer, Agent) and peer.quarantined_at is not None:
+        return Standing.QUARANTINED
+    return Standing.ONLINE if peer.is_online else Standing.OFFLINE
 
 
 class AgentSession(models.Model):
@@ -135,9 +163,19 @@ class Certificate(models.Model):
     enrolment_token = models.ForeignKey("EnrolmentToken", on_delete=models.SET_NULL, null=True, related_name="+")
     revoked_at = models.DateTimeField(null=True, blank=True)
     revocation_reason = models.CharField(max_length=300, blank=True)
+    # When people were told that it ends soon and none has followed it.
+    expiry_told_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        indexes = [models.Index(fields=["organization", "role", "name", "-not_after"], name="certificate_by_name")]
+        indexes = [
+            models.Index(fields=["organization", "role", "name", "-not_after"], name="certificate_by_name"),
+            # Every link looks for the newest each second, and most certificates are never revoked.
+            models.Index(
+                fields=["organization", "revoked_at"],
+                condition=Q(revoked_at__isnull=False),
+                name="certificate_by_revocation",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.role} {self.name}, {self.fingerprint[:16]}"
@@ -184,20 +222,47 @@ class AgentDiscovery(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     discovery_id = models.CharField(max_length=64)
     discovered_at = models.DateTimeField()
-    findings = models.JSONField(default=dict)
+    findings = models.JSONField(default=dict, help_text="By kind, and by the key of each finding within it.")
     faults = models.JSONField(default=dict, help_text="Why a kind could not be looked at, by kind.")
 
     def __str__(self) -> str:
         return f"{self.agent_id} at {self.discovered_at}"
 
 
+class DiscoveryRequest(models.Model):
+    """What an agent was asked last to find out. Repeated while it is open; an agent that is away hears it later.
+
+    `discovery_id` comes back with the answer. No `types` means all. `is_full`: we do not have what the agent told
+    before, so the answer must not build on it.
+    """
+
+    agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="discovery_request")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    discovery_id = models.CharField(max_length=64)
+    types = models.JSONField(default=list)
+    is_full = models.BooleanField(default=False)
+    is_open = models.BooleanField(default=True)
+    requested_at = models.DateTimeField()
+    told_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["told_at"], condition=Q(is_open=True), name="discovery_to_request")]
+
+    def __str__(self) -> str:
+        return f"{self.discovery_id} of {self.agent_id}"
+
+
 class Broadcast(models.Model):
-    """One command that a person sent to many agents. Which ones was decided when it was asked for: see its commands."""
+    """One command that a person sent to many agents. Which ones was decided when it was asked for: see its commands.
+
+    `left_out` are the agent ids of those that the filter means and that got none: in quarantine, or revoked.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     name = models.CharField(max_length=80)
     filter = models.JSONField()
+    left_out = models.JSONField(default=list)
     spec = models.JSONField()
     execution = models.JSONField()
     timeout_ms = models.PositiveIntegerField()

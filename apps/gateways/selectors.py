@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F
 
 from apps.gateways.enums import OPEN_STATES, CommandState
-from apps.gateways.models import Agent, Broadcast, Command, Gateway
+from apps.gateways.models import Agent, AgentDiscovery, Broadcast, Command, Gateway
 from apps.orgs.models import User
 from opsmap.lib.prepared import Lookup
 
@@ -28,6 +27,9 @@ _ONLY_IN_DETAIL = (
     "agent__health_checks",
 )
 """Columns that a list does not show and that may be long."""
+
+
+_LEFT_OUT_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,9 @@ def describe_broadcast(broadcast: Broadcast) -> dict[str, Any]:
         "requestedBy": broadcast.requested_by.get("email") or broadcast.requested_by.get("id", ""),
         "total": sum(counted.values()),
         "states": {state.value: counted.get(state, 0) for state in CommandState},
+        # Agents that the filter means and that got none: in quarantine, or revoked.
+        "leftOut": len(broadcast.left_out),
+        "leftOutAgents": broadcast.left_out[:_LEFT_OUT_SHOWN],
         "offline": unsent.filter(agent__session_id=None).count(),
         "isOver": not OPEN_STATES & counted.keys(),
     }
@@ -114,51 +119,37 @@ def describe_agent_briefly(agent: Agent) -> dict[str, Any]:
     }
 
 
-def describe_agent(agent: Agent) -> dict[str, Any]:
-    return {
-        **describe_agent_briefly(agent),
-        "gateway": agent.gateway.gateway_id if agent.gateway else None,
-        "os": agent.os,
-        "labels": agent.labels,
-        "capabilities": agent.capabilities,
-        "version": agent.version,
-        "load": agent.load,
-        "connectedAt": agent.connected_at,
-        "lastSeenAt": agent.last_seen_at,
-    }
-
-
-def describe_gateway(gateway: Gateway) -> dict[str, Any]:
-    return {
-        "id": str(gateway.pk),
-        "gatewayId": gateway.gateway_id,
-        "zone": gateway.zone,
-        "labels": gateway.labels,
-        "version": gateway.version,
-        "isOnline": gateway.is_online,
-        "connectedAt": gateway.connected_at,
-        "lastSeenAt": gateway.last_seen_at,
-    }
-
-
-def list_agents(user: User) -> QuerySet[Agent]:
-    return (
-        Agent.objects.filter(organization__memberships__user=user)
-        .select_related("gateway")
-        .order_by("hostname", "agent_id")
-    )
-
-
-def list_gateways(user: User) -> QuerySet[Gateway]:
-    return Gateway.objects.filter(organization__memberships__user=user).order_by("gateway_id")
+REVOKED_FIRST = F("revoked_at").asc(nulls_last=True)
+"""For agents that are put into a dictionary: whoever comes later counts."""
 
 
 def get_agents_by_host(organization_id: uuid.UUID) -> dict[str, Agent]:
-    """The agents of an organization by agent id and by hostname; an agent id counts before a hostname."""
-    agents = list(Agent.objects.filter(organization_id=organization_id).defer("health_checks").order_by("agent_id"))
+    """The agents of an organization by agent id and by hostname; an agent id counts before a hostname.
+
+    A revoked agent stands for its host until another one has come in its place.
+    """
+    here = Agent.objects.filter(organization_id=organization_id, removed_at=None)
+    agents = list(here.defer("health_checks").order_by(REVOKED_FIRST, "agent_id"))
     by_host = {agent.hostname: agent for agent in agents}
     by_host.update({agent.agent_id: agent for agent in agents})
     return by_host
+
+
+def get_discovery(agent: Agent) -> AgentDiscovery | None:
+    """What is known of the agent's host; None if it has not told anything yet."""
+    return AgentDiscovery.objects.filter(agent_id=agent.pk).first()
+
+
+def describe_discovery(discovery: AgentDiscovery) -> dict[str, Any]:
+    """Findings as lists by kind, in order of their keys. A kind that could not be looked at has a fault instead."""
+    return {
+        "discoveryId": discovery.discovery_id,
+        "discoveredAt": discovery.discovered_at,
+        "findings": {
+            kind: [found for _, found in sorted(by_key.items())] for kind, by_key in sorted(discovery.findings.items())
+        },
+        "faults": discovery.faults,
+    }
 
 
 def get_latest_job(subject: uuid.UUID) -> Command | None:
@@ -175,17 +166,6 @@ def get_command(command_id: uuid.UUID) -> Command:
     if command is None:
         raise Command.DoesNotExist
     return command
-
-
-def wait_for_end(command_id: uuid.UUID, *, timeout_s: float) -> Command:
-    """The command once it has ended, or as it is when the time is up. Looks often at first, then less."""
-    deadline = time.monotonic() + timeout_s
-    pause_s = 0.003
-    is_open = Command.objects.filter(pk=command_id, state__in=OPEN_STATES)
-    while (remaining_s := deadline - time.monotonic()) > 0 and is_open.exists():
-        time.sleep(min(pause_s, remaining_s))
-        pause_s = min(pause_s * 1.05, 0.05)
-    return get_command(command_id)
 
 
 def list_commands(user: User, wanted: HistoryFilter, *, limit: int) -> tuple[list[Command], uuid.UUID | None]:

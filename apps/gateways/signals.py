@@ -13,3 +13,7 @@ agents_online = Signal()
 
 agents_lost = Signal()
 """Agents are out of reach. Arguments: `agents`, `reason`. One lost gateway is one signal."""
+
+agent_discovered = Signal()
+"""What is known of an agent's host has changed. Arguments: `agent` (key, organization and agent id only),
+`discovery_id`, `kinds`: the names of the kinds that changed; all there are after a full discovery."""

@@ -13,9 +13,11 @@ from rest_framework.views import APIView
 
 from apps.audit.actor import Actor
 from apps.gateways.actions.requests import queue_command
+from apps.gateways.api.waiting import WaitingView
 from apps.gateways.enums import CommandState
 from apps.gateways.exceptions import AgentUnavailableError
-from apps.gateways.selectors import get_latest_job, wait_for_end
+from apps.gateways.models import Command
+from apps.gateways.selectors import get_command, get_latest_job
 from apps.maps import api as maps_api
 from apps.maps.access import access_component, access_map
 from apps.maps.actions import delete_map
@@ -81,14 +83,17 @@ class ComponentView(APIView):
         return Response(describe_component_fully(access_component(person_of(request), component_id)))
 
 
-class ComponentLogView(APIView):
+class ComponentLogView(WaitingView):
     """GET the end of the log of a component's newest job, fetched from its host now."""
 
     def get(self, request: Request, component_id: uuid.UUID) -> Response:
         component = access_component(person_of(request), component_id, perm="component:logs")
         asked = request.query_params.get("bytes", "")
         max_bytes = min(_whole_number(asked), MAX_LOG_BYTES) or DEFAULT_LOG_BYTES
-        return Response(_read_log(component, max_bytes, actor_of(request)))
+        job = _job_with_log(component)
+        asking = _ask_for_log(job, max_bytes, actor_of(request))
+        self.answer_later([asking.pk], lambda: Response(_log_of(job, asking.pk)), timeout_s=LOG_TIMEOUT_S)
+        return Response(status=status.HTTP_202_ACCEPTED)
 
 
 def _whole_number(text: str) -> int:
@@ -96,13 +101,18 @@ def _whole_number(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) <= 12 else 0
 
 
-def _read_log(component: Component, max_bytes: int, actor: Actor) -> dict[str, Any]:
+def _job_with_log(component: Component) -> Command:
+    """The newest job of a component. Raises NoLogError or AgentUnavailableError if its log cannot be fetched."""
     job = get_latest_job(component.pk)
     if job is None:
         raise NoLogError(f"OpsMap has not run anything for {component.name} yet.")
     if not job.agent.is_online:
         raise AgentUnavailableError(f"The log is on {job.agent.hostname}, whose agent is not connected.")
-    command = queue_command(
+    return job
+
+
+def _ask_for_log(job: Command, max_bytes: int, actor: Actor) -> Command:
+    return queue_command(
         agent=job.agent,
         name="job_log",
         spec={
@@ -114,10 +124,14 @@ def _read_log(component: Component, max_bytes: int, actor: Actor) -> dict[str, A
         timeout_ms=5000,
         actor=actor,
     )
-    command = wait_for_end(command.pk, timeout_s=LOG_TIMEOUT_S)
-    if command.state != CommandState.SUCCEEDED:
-        raise LogUnavailableError(command.detail or f"{job.agent.hostname} did not answer in time.")
-    result: dict[str, Any] = command.result or {}
+
+
+def _log_of(job: Command, asking_id: uuid.UUID) -> dict[str, Any]:
+    """Raises LogUnavailableError."""
+    asking = get_command(asking_id)
+    if asking.state != CommandState.SUCCEEDED:
+        raise LogUnavailableError(asking.detail or f"{job.agent.hostname} did not answer in time.")
+    result: dict[str, Any] = asking.result or {}
     return {
         "text": result["text"],
         "size": result["size"],

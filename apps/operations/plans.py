@@ -201,6 +201,12 @@ def _problems(
     if agent is None:
         where = f"host {component.host!r}" if component.host else "the host it asks for"
         problems.append(Problem("unknown_host", f"{name}: no agent is known for {where}.", name))
+    elif agent.quarantined_at is not None:
+        because = f" ({agent.quarantine_reason})" if agent.quarantine_reason else ""
+        message = f"{name}: the agent {agent.agent_id} is in quarantine{because}."
+        problems.append(Problem("agent_quarantined", message, name))
+    elif agent.revoked_at is not None:
+        problems.append(Problem("agent_revoked", f"{name}: the agent {agent.agent_id} is revoked.", name))
     elif not agent.is_online:
         gateway = agent.gateway
         if gateway is not None and not gateway.is_online:

@@ -11,6 +11,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Prefetch, Q
 from django.db.models.functions import Collate
 
 from apps.gateways.models import Agent, Command
+from apps.gateways.selectors import REVOKED_FIRST
 from apps.maps.enums import ComponentState
 from apps.maps.models import Component, Map
 from apps.operations.enums import OperationState
@@ -35,12 +36,13 @@ def fits(component: Component, agent: Agent) -> bool:
 def agents_for(organization_id: uuid.UUID, components: Iterable[Component]) -> dict[str, Agent]:
     """As much of `get_agents_by_host` as `agent_of` needs for these components: not a whole fleet for a few of them."""
     hosts = {component.host for component in components if component.host}
-    named = Agent.objects.filter(Q(agent_id__in=hosts) | Q(hostname__in=hosts), organization_id=organization_id)
-    agents = list(named.defer("health_checks").order_by("agent_id"))
+    here = Agent.objects.filter(organization_id=organization_id, removed_at=None)
+    named = here.filter(Q(agent_id__in=hosts) | Q(hostname__in=hosts))
+    agents = list(named.defer("health_checks").order_by(REVOKED_FIRST, "agent_id"))
     by_host = {agent.hostname: agent for agent in agents if agent.hostname in hosts}
     by_host.update({agent.agent_id: agent for agent in agents})
     for labels in _distinct(_wanted_labels(component) for component in components if not component.host):
-        fitting = Agent.objects.filter(organization_id=organization_id, labels__contains=labels)
+        fitting = here.filter(labels__contains=labels)
         # The order of `agent_of`, which compares ids as Python does.
         is_away = ExpressionWrapper(Q(session_id__isnull=True), BooleanField())
         ranked = fitting.order_by(is_away.asc(), Collate("agent_id", "C"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from celery.schedules import crontab
 from csp.constants import NONE, SELF
 
 from opsmap.settings.environment import require_environment
@@ -163,12 +164,21 @@ CELERY_BEAT_SCHEDULE = {
     # Each is a safety net: what it repairs normally happens by an event long before.
     "poll-running-jobs": {"task": "gateways.poll_running_jobs", "schedule": 2.0, "options": {"expires": 2}},
     "sweep-commands": {"task": "gateways.sweep_commands", "schedule": 5.0, "options": {"expires": 5}},
+    "renew-certificates": {"task": "gateways.renew_certificates", "schedule": 10.0, "options": {"expires": 10}},
+    "tell-expiring-certificates": {
+        "task": "gateways.tell_expiring_certificates",
+        "schedule": crontab(minute=7),
+        "options": {"expires": 600},
+    },
     "sweep-operations": {"task": "operations.sweep_operations", "schedule": 10.0, "options": {"expires": 10}},
 }
 
 # The link to gateways
 PKI_DIR = _env["OPSMAP_PKI_DIR"]
 LINK_BIND = _env["OPSMAP_LINK_BIND"]
+LINK_HOSTS = _env["OPSMAP_LINK_HOSTS"]
+CERTIFICATE_LIFE = _env["OPSMAP_CERTIFICATE_LIFE"]
+SIGNER_LIFE = _env["OPSMAP_SIGNER_LIFE"]
 
 LOGGING = {
     "version": 1,

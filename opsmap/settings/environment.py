@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -49,6 +50,20 @@ def _count(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise InvalidValueError("a whole number from 1 on")
     return int(value)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SHORTEST_LIFE, _LONGEST_LIFE = timedelta(seconds=10), timedelta(days=5 * 365)
+
+
+def _life(value: str) -> timedelta:
+    """How long a certificate lives: `365d`, `12h`, `90m`, `60s`."""
+    number, unit = value[:-1], value[-1:]
+    if unit in _UNITS and number.isdecimal() and number.isascii() and len(number) < 10:
+        life = timedelta(seconds=int(number) * _UNITS[unit])
+        if _SHORTEST_LIFE <= life <= _LONGEST_LIFE:
+            return life
+    raise InvalidValueError("a time from 10s to 1825d, with the unit s, m, h or d")
 
 
 def _split_url(value: str) -> SplitResult:
@@ -114,8 +129,26 @@ VARIABLES = (
         "0",
         "1 when people come by HTTPS only: cookies are sent nowhere else.",
     ),
-    Variable("OPSMAP_PKI_DIR", _path, ".opsmap/pki", "Certificates of the link to gateways."),
+    Variable(
+        "OPSMAP_PKI_DIR",
+        _path,
+        ".opsmap/pki",
+        "Certificates and their authorities; web, link server and workers need the same.",
+    ),
     Variable("OPSMAP_LINK_BIND", _bind, "127.0.0.1:9443", "Where gateways connect (mutual TLS)."),
+    Variable(
+        "OPSMAP_LINK_HOSTS",
+        _names,
+        "localhost,127.0.0.1,::1",
+        "Names and addresses by which gateways reach the link server: they are in its certificate.",
+    ),
+    Variable(
+        "OPSMAP_CERTIFICATE_LIFE",
+        _life,
+        "365d",
+        "Of the certificates of gateways, agents and the link server; they are renewed after two thirds of it.",
+    ),
+    Variable("OPSMAP_SIGNER_LIFE", _life, "90d", "Of the key that commands are sealed with; renewed likewise."),
     Variable("OPSMAP_DB_POOL_SIZE", _count, "16", "The most database connections of one process."),
     Variable("OPSMAP_LOG_LEVEL", _log_level, "info", "debug, info, warning or error."),
 )

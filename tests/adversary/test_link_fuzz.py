@@ -68,7 +68,7 @@ async def completes_a_command(agent: LinkedAgent, communicator: Communicator) ->
     while (await hear(communicator, "command"))["request_id"] != str(command.pk):
         pass
     await say(communicator, agent.events(command_result(command)))
-    await hear(communicator, "events_ack")
+    await hear(communicator, "events_ack", of=agent.agent_id)
     assert (await in_database(Command.objects.get, pk=command.pk)).state == "succeeded"
 
 

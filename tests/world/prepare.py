@@ -28,7 +28,7 @@ def main() -> None:
 
 def _fill(wanted: dict[str, Any]) -> dict[str, str]:
     from apps.audit.actor import Actor
-    from apps.gateways.actions.certificates import ensure_development_certificates
+    from apps.gateways.actions.development import ensure_development_certificates
     from apps.orgs.actions import create_organization, create_user, create_workspace, issue_token
 
     actor = Actor.system("world")

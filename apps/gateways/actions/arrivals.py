@@ -13,6 +13,8 @@ from django.utils import timezone
 from apps.audit.actions import record_event
 from apps.audit.actor import Actor
 from apps.gateways.actions import session_sql
+from apps.gateways.actions.certificates import record_shown
+from apps.gateways.actions.revocation_reads import find_revoked
 from apps.gateways.dispatch import wake_gateway_on_commit
 from apps.gateways.models import Agent, AgentSession, Gateway
 from apps.gateways.signals import agents_lost, agents_online
@@ -38,18 +40,24 @@ def open_agent_sessions(
 ) -> dict[str, uuid.UUID]:
     """Agents came in by this gateway; those that are new register themselves. Returns their rows by agent id.
 
-    None if the gateway's connection `session_id` does not count any more.
+    None if the gateway's connection `session_id` does not count any more; and none of those that were revoked: their
+    rows are locked, so that a revocation at the same moment comes either before this or after it.
     """
     # A gateway that comes anew, or goes, waits for this: else it would leave sessions behind that nobody ends.
     here = Gateway.objects.select_for_update(no_key=True).filter(pk=gateway.pk, session_id=session_id)
     if not here.exists():
         return {}
     latest = {arrival.hello.agent_id: arrival for arrival in arrivals}
-    agents = _find_or_register(gateway, latest)
+    agents = _without_revoked(_find_or_register(gateway, latest), latest)
     moved = [agent for agent in agents if _is_moved(agent, latest[agent.agent_id].hello)]
     _leave_former_places(moved)
     away = [agent for agent in agents if agent.session_id is None]
     now = timezone.now()
+    shown = {agent.agent_id: latest[agent.agent_id] for agent in agents}
+    record_shown(
+        gateway.organization_id,
+        {name: (arrival.certificate_sha256, arrival.hello.certificate) for name, arrival in shown.items()},
+    )
     session_sql.update_agents([_as_row(agent, latest[agent.agent_id]) for agent in agents], now)
     AgentSession.objects.bulk_create(
         [
@@ -103,6 +111,14 @@ def _find_or_register(gateway: Gateway, arrivals: dict[str, Arrival]) -> list[Ag
                 details={"hostname": hostname, "gateway": gateway.gateway_id},
             )
     return list(mine.defer("health_checks").select_for_update(no_key=True).order_by("pk"))
+
+
+def _without_revoked(agents: Sequence[Agent], arrivals: dict[str, Arrival]) -> list[Agent]:
+    if not agents:
+        return []
+    shown = {agent.agent_id: arrivals[agent.agent_id].certificate_sha256 for agent in agents}
+    revoked = find_revoked(agents[0].organization_id, shown)
+    return [agent for agent in agents if agent.agent_id not in revoked]
 
 
 def _is_moved(agent: Agent, hello: messages.Register) -> bool:

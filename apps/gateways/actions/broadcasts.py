@@ -15,7 +15,7 @@ from apps.gateways.actions.commands import tell_ended
 from apps.gateways.actions.requests import DELIVERY_TIME, personal_key
 from apps.gateways.dispatch import check_command, wake_gateway_on_commit
 from apps.gateways.enums import OPEN_STATES, CommandState
-from apps.gateways.exceptions import IdempotencyKeyReusedError
+from apps.gateways.exceptions import AgentQuarantinedError, IdempotencyKeyReusedError
 from apps.gateways.filters import FleetFilter
 from apps.gateways.models import Agent, Broadcast, Command
 from opsmap.lib.uuid7 import uuid7
@@ -37,16 +37,24 @@ def start_broadcast(
     """Write one command for each agent, with one audit event that names them all; their gateways are told on commit.
 
     Agents that are away get theirs too: it runs if they come back in time, and is `expired` if not. So whoever was
-    meant is in the result, and nobody is left out silently.
+    meant is in the result, and nobody is left out silently. Agents in quarantine or revoked get none: `left_out`.
 
     Raises:
+        AgentQuarantinedError: all of them are in quarantine or revoked.
         InvalidCommandError: the spec has a fault.
         IdempotencyKeyReusedError: the person has used the key for another broadcast.
     """
     check_command(spec, execution)
+    reached = [agent for agent in agents if agent.quarantined_at is None and agent.revoked_at is None]
+    left_out = sorted({agent.agent_id for agent in agents} - {agent.agent_id for agent in reached})
+    if not reached:
+        raise AgentQuarantinedError(
+            f"All {len(agents)} agents that this filter means are in quarantine or revoked: nothing was sent."
+        )
     facts = {
         "name": name,
         "filter": wanted.as_json(),
+        "left_out": left_out,
         "spec": spec,
         "execution": execution,
         "timeout_ms": timeout_ms,
@@ -62,7 +70,7 @@ def start_broadcast(
     if not is_new:
         check_is_repeated(broadcast, wanted=wanted, spec=spec, execution=execution)
         return broadcast
-    _create_commands(broadcast, agents)
+    _create_commands(broadcast, reached)
     record_event(
         "broadcast.requested",
         actor=actor,
@@ -72,10 +80,11 @@ def start_broadcast(
             "name": name,
             "command": spec,
             "filter": broadcast.filter,
-            "agents": [agent.agent_id for agent in agents],
+            "agents": [agent.agent_id for agent in reached],
+            "leftOut": left_out,
         },
     )
-    for gateway_id in {agent.gateway_id for agent in agents}:
+    for gateway_id in {agent.gateway_id for agent in reached}:
         wake_gateway_on_commit(gateway_id)
     return broadcast
 

@@ -1,75 +1,75 @@
-"""Certificates on disk: a development PKI for `make run`, and the rotation of the key that seals."""
+"""Certificates of gateways and agents: issued and recorded together, or recorded when they are shown first."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
-from django.db import transaction
+from django.conf import settings
 
-from apps.audit.actions import record_event
-from apps.audit.actor import Actor
-from apps.gateways.actions.sessions import register_gateway
-from apps.gateways.exceptions import PkiError
-from apps.gateways.pki import SIGNER, ensure_authorities, ensure_leaf, fingerprint, renew_signer
+from apps.gateways.models import Certificate, EnrolmentToken
+from apps.gateways.pki import fingerprint, issue
+from apps.gateways.pki.authorities import read_authority
+from apps.gateways.pki.files import PublicKey
 from opsmap_protocol.enums import PeerRole
-from opsmap_protocol.identity import BACKEND_URI, Identity
-
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-
-
-def ensure_development_certificates(
-    *, folder: Path, organization_id: uuid.UUID, gateway_id: str, agent_ids: Iterable[str], actor: Actor
-) -> None:
-    """Root, intermediates and leaves of one machine in `folder`, and the gateway registered. Keeps what is still good.
-
-    Keys lie unencrypted beside their certificates: for a machine of one's own, not for production.
-
-    Raises:
-        PkiError: the folder holds a part of a PKI.
-    """
-    authorities = ensure_authorities(folder / "ca")
-    leaf = folder / "leaf"
-    ensure_leaf(leaf, "backend", authorities[PeerRole.BACKEND], uri=BACKEND_URI, hosts=LOCAL_HOSTS)
-    renew_signer(leaf, authorities[PeerRole.BACKEND])
-    organization = str(organization_id)
-    gateway = Identity(organization, PeerRole.GATEWAY, gateway_id)
-    certificate = ensure_leaf(leaf, gateway_id, authorities[PeerRole.GATEWAY], uri=gateway.uri, hosts=LOCAL_HOSTS)
-    register_gateway(
-        organization_id=organization_id, gateway_id=gateway_id, certificate_sha256=certificate, actor=actor
-    )
-    for agent_id in agent_ids:
-        agent = Identity(organization, PeerRole.AGENT, agent_id)
-        ensure_leaf(leaf, f"agent-{agent_id}", authorities[PeerRole.AGENT], uri=agent.uri, hosts=[agent_id], seals=True)
+from opsmap_protocol.identity import Identity
+from opsmap_trust.certificates import decode_certificate, encode_certificate
 
 
-@transaction.atomic
-def rotate_signing_key(*, folder: Path, actor: Actor) -> str:
-    """A new key to seal with; the one before stays trusted until its certificate expires. Returns the new key's id.
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new certificate and its chain: DER in base64, its own first."""
 
-    Link servers notice by themselves within a second and tell every connected agent.
+    row: Certificate
+    chain: list[str]
+
+
+def issue_certificate(
+    *, identity: Identity, hosts: Iterable[str], public_key: PublicKey, token: EnrolmentToken | None = None
+) -> Issued:
+    """The next certificate of a gateway or agent, recorded in the caller's transaction.
 
     Raises:
-        PkiError: the folder has no whole PKI.
+        PkiError: its authority cannot be read.
     """
-    if not (folder / "ca").is_dir():
-        raise PkiError(f"{folder} has no authorities (ca/)")
-    leaf = folder / "leaf"
-    authority = ensure_authorities(folder / "ca")[PeerRole.BACKEND]
-    # First the event: files do not roll back, so what is made must be told already.
-    record_event(
-        "signing_key.rotated",
-        actor=actor,
-        organization_id=None,
-        target={"type": "signingKey"},
-        details={"formerKeyId": _key_id(leaf)},
+    authority = read_authority(settings.PKI_DIR / "ca", identity.role)
+    made = issue(authority, public_key, uri=identity.uri, hosts=hosts, life=settings.CERTIFICATE_LIFE)
+    row = _as_row(identity, made)
+    row.enrolment_token = token
+    row.save(force_insert=True)
+    return Issued(row, [encode_certificate(made), encode_certificate(authority.certificate)])
+
+
+def record_certificate(identity: Identity, certificate: x509.Certificate) -> None:
+    """A certificate that was made or shown, and that our authorities issued. Known ones stay as they are."""
+    Certificate.objects.bulk_create([_as_row(identity, certificate)], ignore_conflicts=True)
+
+
+def record_shown(organization_id: uuid.UUID, shown: Mapping[str, Sequence[str]]) -> None:
+    """Agents have come, and shown these: by agent id, fingerprint and DER in base64, verified by the caller.
+
+    Most are known. The others were issued elsewhere, or before there were records.
+    """
+    prints = [print_ for print_, _ in shown.values()]
+    known = set(Certificate.objects.filter(fingerprint__in=prints).values_list("fingerprint", flat=True))
+    rows = [
+        _as_row(Identity(str(organization_id), PeerRole.AGENT, name), decode_certificate(encoded))
+        for name, (print_, encoded) in sorted(shown.items())
+        if print_ not in known
+    ]
+    if rows:
+        Certificate.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def _as_row(identity: Identity, certificate: x509.Certificate) -> Certificate:
+    return Certificate(
+        organization_id=identity.organization_id,
+        role=identity.role,
+        name=identity.name,
+        fingerprint=fingerprint(certificate),
+        serial=f"{certificate.serial_number:x}",
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
     )
-    renew_signer(leaf, authority, is_forced=True)
-    return _key_id(leaf)
-
-
-def _key_id(leaf: Path) -> str:
-    path = leaf / f"{SIGNER}.crt"
-    return fingerprint(x509.load_pem_x509_certificate(path.read_bytes())) if path.exists() else ""

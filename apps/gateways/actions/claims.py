@@ -79,7 +79,7 @@ _DUE = """
     AND (c.lease_until IS NULL OR c.lease_until < %(now)s)
     AND c.not_after > %(now)s
     AND NOT (c.is_cancel_requested AND c.state = 'queued')
-    AND a.gateway_id = %(gateway)s AND a.session_id IS NOT NULL AND a.token <> ''
+    AND a.gateway_id = %(gateway)s AND a.session_id IS NOT NULL AND a.token <> '' AND a.quarantined_at IS NULL
     AND EXISTS (SELECT FROM gateways_gateway g WHERE g.id = %(gateway)s AND g.session_id = %(session)s)
 """
 _TAKE = """

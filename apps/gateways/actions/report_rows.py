@@ -47,11 +47,15 @@ class Rows:
         self.exits: dict[uuid.UUID, Row] = {}
         self.never_seen: list[Row] = []
         self.health: dict[uuid.UUID, list[messages.HealthChanged]] = defaultdict(list)
+        self.lost: dict[uuid.UUID, list[messages.EventsLost]] = defaultdict(list)
         self._totals: dict[tuple[uuid.UUID, uuid.UUID], dict[str, Row]] = defaultdict(dict)
 
     def add_body(self, agent: uuid.UUID, body: messages.EventBody) -> None:
         if isinstance(body, messages.HealthChanged):
             self.health[agent].append(body)
+            return
+        if isinstance(body, messages.EventsLost):
+            self.lost[agent].append(body)
             return
         command_id = command_id_of(body.request_id)
         if command_id is None:
@@ -82,7 +86,7 @@ class Rows:
 
     def add_unstorable(self, agent: uuid.UUID, body: messages.EventBody, reason: str) -> None:
         """Of what could not be stored only that it came."""
-        command_id = None if isinstance(body, messages.HealthChanged) else command_id_of(body.request_id)
+        command_id = command_id_of(body.request_id) if isinstance(body, messages.CommandEvent) else None
         if command_id is not None:
             self._end(agent, command_id, CommandState.FAILED, detail=reason)
 

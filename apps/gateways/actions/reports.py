@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from apps.gateways.actions import report_sql
 from apps.gateways.actions.commands import tell_ended
+from apps.gateways.actions.losses import note_lost_events
 from apps.gateways.actions.report_rows import Rows, command_id_of
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command, Gateway
@@ -143,7 +144,9 @@ class _Journal:
         for event in message.events:
             if event.seq <= self.seq:
                 continue
-            if event.seq != self.seq + 1 or event.seq > MAX_SEQ:
+            # One that stands for others that were dropped closes the gap that they leave.
+            first_seq = event.body.first_seq if isinstance(event.body, messages.EventsLost) else event.seq
+            if first_seq > self.seq + 1 or event.seq > MAX_SEQ:
                 self.has_gap = True
                 return
             self.events.append(event)
@@ -199,6 +202,8 @@ def _store(rows: Rows) -> None:
     if ended:
         about_something = [command_id for command_id, subject in ended if subject is not None]
         tell_ended([command_id for command_id, _ in ended], with_subject=about_something)
+    if rows.lost:
+        note_lost_events(rows.lost, rows.now)
     if rows.health:
         for agent in Agent.objects.filter(pk__in=rows.health).order_by("pk"):
             health_reported.send(sender=Agent, agent=agent, reports=rows.health[agent.pk])
@@ -209,9 +214,7 @@ def _request_ids(message: AgentMessage) -> list[str]:
         case messages.CommandReceived():
             return [message.request_id]
         case messages.Events():
-            return [
-                event.body.request_id for event in message.events if not isinstance(event.body, messages.HealthChanged)
-            ]
+            return [event.body.request_id for event in message.events if isinstance(event.body, messages.CommandEvent)]
     return []
 
 

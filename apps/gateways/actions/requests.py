@@ -12,10 +12,12 @@ from django.utils import timezone
 from apps.audit.actions import create_with_event, record_event
 from apps.audit.actor import Actor
 from apps.gateways.actions.commands import change_state
+from apps.gateways.actions.quarantine import why_quarantined
 from apps.gateways.dispatch import check_command, wake_gateway_on_commit
 from apps.gateways.enums import OPEN_STATES, CommandState
-from apps.gateways.exceptions import AgentUnavailableError, IdempotencyKeyReusedError
+from apps.gateways.exceptions import AgentQuarantinedError, AgentUnavailableError, IdempotencyKeyReusedError
 from apps.gateways.models import Agent, Command
+from opsmap.lib.problems import ProblemError
 
 DELIVERY_TIME = timedelta(seconds=60)
 """How long a command may be on its way before it must not begin any more."""
@@ -42,6 +44,7 @@ def queue_command(
     Raises:
         InvalidCommandError: the spec has a fault.
         IdempotencyKeyReusedError: the command of that time was another one.
+        AgentQuarantinedError: the agent gets no commands.
         AgentUnavailableError: the agent `must_be_online` and is not.
     """
     check_command(spec, execution)
@@ -58,10 +61,10 @@ def queue_command(
         requested_by=actor.as_json(),
         idempotency_key=personal_key(actor, idempotency_key),
     )
-    if must_be_online and not agent.is_online:
+    if refusal := _refusal(agent, must_be_online=must_be_online):
         if repeated := _find_repeated(command):
             return repeated
-        raise AgentUnavailableError(f"The agent {agent.agent_id} is not connected.")
+        raise refusal
     is_new = create_with_event(
         command,
         "command.requested",
@@ -76,6 +79,14 @@ def queue_command(
         return repeated
     wake_gateway_on_commit(agent.gateway_id)
     return command
+
+
+def _refusal(agent: Agent, *, must_be_online: bool) -> ProblemError | None:
+    if agent.quarantined_at is not None:
+        return AgentQuarantinedError(why_quarantined(agent))
+    if must_be_online and not agent.is_online:
+        return AgentUnavailableError(f"The agent {agent.agent_id} is not connected.")
+    return None
 
 
 def personal_key(actor: Actor, idempotency_key: str | None) -> str | None:

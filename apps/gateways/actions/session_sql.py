@@ -66,30 +66,47 @@ class InUse:
     agent_id: str
     token: str
     since: datetime
-    checks_revision: str
+    config_revision: str
     changed_at: datetime
 
 
-_CHANGED = """
-SELECT agent_id, token, connected_at, health_checks_revision, changed_at FROM gateways_agent
-WHERE gateway_id = %s AND session_id IS NOT NULL AND token <> '' AND changed_at > %s
+# What an agent is told by `config_update`: its health checks and its settings.
+_REVISION = """
+    CASE WHEN settings = '{}' THEN health_checks_revision ELSE health_checks_revision || ' ' || md5(settings::text) END
 """
+_CHANGED = f"""
+SELECT agent_id, token, connected_at, {_REVISION}, changed_at FROM gateways_agent
+WHERE gateway_id = %s AND session_id IS NOT NULL AND token <> '' AND changed_at > %s
+"""  # noqa: S608 - constants of this file
 
 
 def changed_since(gateway_id: uuid.UUID, moment: datetime) -> list[InUse]:
-    """The agents of a gateway whose session or health checks changed after `moment`."""
+    """The agents of a gateway whose session, health checks or settings changed after `moment`."""
     return [InUse(*row) for row in _fetch(_CHANGED, [gateway_id, moment])]
 
 
-_CHECKS = """
-SELECT agent_id, health_checks_revision, health_checks FROM gateways_agent WHERE gateway_id = %s AND agent_id = ANY(%s)
-"""
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What an agent shall watch, and what the backend sets on it."""
+
+    revision: str
+    health_checks: list[dict[str, Any]]
+    settings: dict[str, Any]
 
 
-def read_checks(*, gateway_id: uuid.UUID, agent_ids: Sequence[str]) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Agent ids with their health checks and the revision of these."""
-    rows = _fetch(_CHECKS, [gateway_id, list(agent_ids)])
-    return [(agent_id, revision, json.loads(checks)) for agent_id, revision, checks in rows]
+_CONFIGS = f"""
+SELECT agent_id, {_REVISION}, health_checks, settings FROM gateways_agent WHERE gateway_id = %s AND agent_id = ANY(%s)
+"""  # noqa: S608 - constants of this file
+
+
+def read_configs(*, gateway_id: uuid.UUID, agent_ids: Sequence[str]) -> dict[str, AgentConfig]:
+    """By agent id."""
+    rows = _fetch(_CONFIGS, [gateway_id, list(agent_ids)])
+    return {agent_id: _config(*columns) for agent_id, *columns in rows}
+
+
+def _config(revision: str, checks: str, settings: str) -> AgentConfig:
+    return AgentConfig(revision, json.loads(checks), json.loads(settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +127,11 @@ class Begun:
     token: str
     since: datetime
     acked_seq: int
-    health_checks: list[dict[str, Any]]
-    checks_revision: str
+    config: AgentConfig
 
 
 # What the agent no longer holds was acknowledged once, by a database that is gone: it cannot come again.
-_BEGIN = """
+_BEGIN = f"""
 WITH v AS (
     SELECT * FROM jsonb_to_recordset(%s) AS v(id uuid, token text, incarnation text, first_seq bigint)
 ), mine AS (
@@ -127,8 +143,8 @@ SET acked_seq = CASE WHEN a.incarnation = mine.incarnation THEN GREATEST(a.acked
                      ELSE mine.before END,
     incarnation = mine.incarnation
 FROM mine WHERE a.id = mine.id
-RETURNING a.agent_id, a.token, a.connected_at, a.acked_seq, a.health_checks, a.health_checks_revision
-"""
+RETURNING a.agent_id, a.token, a.connected_at, a.acked_seq, {_REVISION}, a.health_checks, a.settings
+"""  # noqa: S608 - constants of this file
 
 
 def begin(candidates: Sequence[Candidate]) -> list[Begun]:
@@ -138,8 +154,8 @@ def begin(candidates: Sequence[Candidate]) -> list[Begun]:
         for each in candidates
     ]
     return [
-        Begun(agent_id, token, since, acked_seq, json.loads(checks), revision)
-        for agent_id, token, since, acked_seq, checks, revision in _fetch(_BEGIN, [json.dumps(rows)])
+        Begun(agent_id, token, since, acked_seq, _config(*config))
+        for agent_id, token, since, acked_seq, *config in _fetch(_BEGIN, [json.dumps(rows)])
     ]
 
 
@@ -160,10 +176,25 @@ def record_loads(gateway_id: uuid.UUID, loads: Mapping[str, dict[str, Any]], now
         cursor.execute(_LOADS, [now, json.dumps(rows), gateway_id])
 
 
+_GATEWAY_LOAD = """
+UPDATE gateways_gateway SET last_seen_at = %s, load = jsonb_build_object(
+    'agents', (SELECT count(*) FROM gateways_agentsession s WHERE s.gateway_id = gateways_gateway.id),
+    'losses', %s::jsonb
+)
+WHERE id = %s
+"""
+
+
+def record_gateway_load(gateway_id: uuid.UUID, losses: Mapping[str, int], now: datetime) -> None:
+    """It was heard of now; how many agents have a session with it, and what it lost."""
+    with connection.cursor() as cursor:
+        cursor.execute(_GATEWAY_LOAD, [now, json.dumps(losses), gateway_id])
+
+
 _UPDATE = """
 UPDATE gateways_agent a
 SET hostname = v.hostname, certificate = v.certificate, certificate_sha256 = v.certificate_sha256, os = v.os,
-    labels = v.labels, capabilities = v.capabilities, version = v.version, last_seen_at = %s
+    labels = v.labels, capabilities = v.capabilities, version = v.version, last_seen_at = %s, removed_at = NULL
 FROM jsonb_to_recordset(%s)
     AS v(id uuid, hostname text, certificate text, certificate_sha256 text, os jsonb, labels jsonb, capabilities jsonb,
          version text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,6 +27,9 @@ GATEWAY_SILENCE = timedelta(seconds=35)
 RETURN_TIME = timedelta(seconds=15)
 """How long the agents of a gateway that reconnected have to be announced again."""
 
+MAX_LOSS_REASONS = 50
+"""There are a dozen; a gateway that invents more is not believed more."""
+
 
 @transaction.atomic
 def register_gateway(*, organization_id: uuid.UUID, gateway_id: str, certificate_sha256: str, actor: Actor) -> Gateway:
@@ -47,7 +50,9 @@ def register_gateway(*, organization_id: uuid.UUID, gateway_id: str, certificate
 
 
 @transaction.atomic
-def open_gateway_session(*, gateway: Gateway, hello: messages.GatewayRegister) -> uuid.UUID:
+def open_gateway_session(
+    *, gateway: Gateway, hello: messages.GatewayRegister, certificate_sha256: str = ""
+) -> uuid.UUID:
     """The gateway is here, by a new connection that replaces any older one. Returns the session's id.
 
     Its agents have to prove themselves anew. Those with another session go on by that; the others are not called lost
@@ -55,6 +60,9 @@ def open_gateway_session(*, gateway: Gateway, hello: messages.GatewayRegister) -
     """
     session_id = uuid.uuid4()
     now = timezone.now()
+    # Agents first, as whoever opens their sessions does. A new certificate changes a key of the gateway's row, which
+    # waits for them; a gateway that was renewed comes while its former connection is still carrying such.
+    agents = _lock_agents_of(gateway)
     Gateway.objects.filter(pk=gateway.pk).update(
         session_id=session_id,
         zone=hello.zone[:80],
@@ -62,8 +70,9 @@ def open_gateway_session(*, gateway: Gateway, hello: messages.GatewayRegister) -
         version=hello.version[:40],
         connected_at=now,
         last_seen_at=now,
+        removed_at=None,
+        certificate_sha256=certificate_sha256 or gateway.certificate_sha256,
     )
-    agents = _lock_agents_of(gateway)
     AgentSession.objects.filter(gateway=gateway).delete()
     if agents:
         choose_sessions(agents)
@@ -149,8 +158,14 @@ def greet_again(*, agents: Sequence[uuid.UUID]) -> None:
         wake_gateway_on_commit(gateway_id)
 
 
-def record_heartbeats(*, gateway: Gateway, heartbeats: Sequence[messages.Heartbeat]) -> None:
-    """The newest heartbeat of each agent whose session with this gateway is the one in use."""
+def record_heartbeats(
+    *, gateway: Gateway, heartbeats: Sequence[messages.Heartbeat], losses: Mapping[str, int] | None = None
+) -> None:
+    """The newest heartbeat of each agent whose session with this gateway is the one in use, and the gateway's load.
+
+    `losses` is what it did not pass on since it started, by reason. A gateway may tell of its agents in several parts,
+    so that how many there are comes from their sessions.
+    """
     now = timezone.now()
     loads = {
         beat.agent_id: {
@@ -163,7 +178,7 @@ def record_heartbeats(*, gateway: Gateway, heartbeats: Sequence[messages.Heartbe
     }
     if loads:
         session_sql.record_loads(gateway.pk, loads, now)
-    Gateway.objects.filter(pk=gateway.pk).update(last_seen_at=now)
+    session_sql.record_gateway_load(gateway.pk, dict(list((losses or {}).items())[:MAX_LOSS_REASONS]), now)
 
 
 def is_gateway_session(*, gateway: Gateway, session_id: uuid.UUID) -> bool:

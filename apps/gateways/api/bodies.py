@@ -25,21 +25,21 @@ class PlainDictField(serializers.DictField):
 
     def to_internal_value(self, data: Any) -> dict[Any, Any]:
         value: dict[Any, Any] = super().to_internal_value(data)
-        if not _is_storable(value):
+        if not is_storable(value):
             raise serializers.ValidationError("Text with a NUL or a lone surrogate, or a number that is none.")
         return value
 
 
-def _is_storable(value: Any) -> bool:
+def is_storable(value: Any) -> bool:
     match value:
         case str():
             return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
         case float():
             return value - value == 0
         case list():
-            return all(_is_storable(item) for item in value)
+            return all(is_storable(item) for item in value)
         case dict():
-            return all(_is_storable(name) and _is_storable(item) for name, item in value.items())
+            return all(is_storable(name) and is_storable(item) for name, item in value.items())
     return True
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from django.http import Http404
-from rest_framework import serializers, status
+from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -15,6 +14,7 @@ from apps.gateways.actions.broadcasts import cancel_broadcast, check_is_repeated
 from apps.gateways.actions.requests import personal_key
 from apps.gateways.api.bodies import BroadcastBody, PageQuery, read_body, read_idempotency_key, read_query
 from apps.gateways.api.commands import describe_page
+from apps.gateways.api.organizations import organization_of
 from apps.gateways.api.waiting import WaitingView
 from apps.gateways.models import Broadcast
 from apps.gateways.selectors import (
@@ -23,18 +23,6 @@ from apps.gateways.selectors import (
     list_open_commands,
 )
 from apps.orgs.authentication import actor_of, person_of
-from apps.orgs.models import User
-from apps.orgs.selectors import list_organization_ids
-
-
-def _organization_of(user: User, asked: uuid.UUID | None) -> uuid.UUID:
-    """The organization whose agents are meant. Who belongs to several must say which: nothing is guessed here."""
-    ids = list_organization_ids(user)
-    if asked is None and len(ids) > 1:
-        raise serializers.ValidationError({"organizationId": ["You belong to several organizations: say which."]})
-    if not ids or (asked is not None and asked not in ids):
-        raise Http404
-    return asked or ids[0]
 
 
 class BroadcastsView(WaitingView):
@@ -47,7 +35,7 @@ class BroadcastsView(WaitingView):
     def post(self, request: Request) -> Response:
         body = read_body(BroadcastBody, request)
         person, actor, key = person_of(request), actor_of(request), read_idempotency_key(request)
-        organization_id = _organization_of(person, body.validated_data.get("organizationId"))
+        organization_id = organization_of(person, body.validated_data.get("organizationId"))
         wanted, wish = body.as_filter(), body.as_wish()
         broadcast = get_repeated_broadcast(organization_id, personal_key(actor, key))
         if broadcast is None:
@@ -62,7 +50,7 @@ class BroadcastsView(WaitingView):
         else:
             check_is_repeated(broadcast, wanted=wanted, spec=wish["spec"], execution=wish["execution"])
         if "wait" in request.query_params:
-            self.answer_later(list_open_commands(broadcast.pk), lambda: _answer(broadcast))
+            self.answer_if_asked(list_open_commands(broadcast.pk), lambda: _answer(broadcast))
         return _answer(broadcast)
 
 
@@ -84,7 +72,7 @@ class BroadcastView(WaitingView):
             return Response({**describe_broadcast(broadcast), **describe_page(person, wanted, limit)})
 
         if "wait" in request.query_params:
-            self.answer_later(list_open_commands(broadcast.pk), answer)
+            self.answer_if_asked(list_open_commands(broadcast.pk), answer)
         return answer()
 
 

@@ -82,7 +82,7 @@ class AgentCommandsView(WaitingView):
             **read_body(CommandBody, request).as_wish(),
         )
         if command.is_open:
-            self.answer_later([command.pk], lambda: _answer_to_post(get_command(command.pk)))
+            self.answer_if_asked([command.pk], lambda: _answer_to_post(get_command(command.pk)))
         return _answer_to_post(command)
 
 
@@ -97,7 +97,7 @@ class CommandView(WaitingView):
     def get(self, request: Request, command_id: uuid.UUID) -> Response:
         command = access_command(person_of(request), command_id)
         if command.is_open:
-            self.answer_later([command.pk], lambda: Response(describe_command(get_command(command.pk))))
+            self.answer_if_asked([command.pk], lambda: Response(describe_command(get_command(command.pk))))
         return Response(describe_command(command))
 
 

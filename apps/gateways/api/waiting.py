@@ -29,7 +29,7 @@ class _Awaited:
 
 
 class WaitingView(APIView):
-    """A view whose handlers may say `answer_later`.
+    """A view whose handlers may say `answer_later`, or `answer_if_asked`.
 
     Handlers are ordinary ones and run in the thread of their request. While its answer waits, a request has no thread
     and no database connection: hundreds may wait without holding up anybody.
@@ -38,13 +38,19 @@ class WaitingView(APIView):
     view_is_async = True
     _awaited: _Awaited | None = None
 
-    def answer_later(self, command_ids: Collection[uuid.UUID], answer: Callable[[], Response]) -> None:
+    def answer_if_asked(self, command_ids: Collection[uuid.UUID], answer: Callable[[], Response]) -> None:
         """If the request asks to wait and there is something to wait for, `answer` takes the place of the response."""
         wait = self.request.query_params.get("wait", "")
         # Only a whole number of seconds is one; Python would also read "²", and numbers of thousands of digits.
         timeout_s = min(float(wait[:6]), MAX_WAIT_S) if wait.isascii() and wait.isdecimal() else 0
         if command_ids and timeout_s:
-            self._awaited = _Awaited(command_ids, timeout_s, answer)
+            self.answer_later(command_ids, answer, timeout_s=timeout_s)
+
+    def answer_later(
+        self, command_ids: Collection[uuid.UUID], answer: Callable[[], Response], *, timeout_s: float
+    ) -> None:
+        """When the commands have ended, or the time is up, `answer` takes the place of the handler's response."""
+        self._awaited = _Awaited(command_ids, timeout_s, answer)
 
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         began = time.monotonic()

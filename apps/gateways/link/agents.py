@@ -52,7 +52,7 @@ class AgentLink:
     on_the_way: dict[str, float] = field(default_factory=dict)
     # When the session became the one in use, of the time that it was last told so; null while it stands by.
     greeted_at: datetime | None = None
-    told_checks: str = ""
+    told_config: str = ""
     # The session that the database has for this agent at this gateway: this one, or one that it replaces.
     stored_session_id: str = ""
 

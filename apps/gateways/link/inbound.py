@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ from typing import Any
 
 from django.db import DataError
 
-from apps.gateways.actions import arrivals, discoveries, reports, sessions
+from apps.gateways.actions import arrivals, discovery_results, reports, sessions
+from apps.gateways.actions.revocation_reads import Revoked, find_revoked
 from apps.gateways.dispatch import error_frame, storable
 from apps.gateways.link.agents import AgentLink, verify_register
 from apps.gateways.link.certificates import AgentCertificates
+from apps.gateways.link.identity import answer_enrolment, renew_agent, renew_gateway, revoked_frame
 from apps.gateways.link.peer import Peer
 from opsmap_protocol import codec, messages
 from opsmap_protocol.errors import CloseCode, FatalError, MalformedMessageError, ProtocolError
-from opsmap_trust.seals import Sealer
 
 _AGENT_WORDS = messages.CommandReceived | messages.Events | messages.JobStatuses | messages.ProbeResult
 _REPORTS = frozenset(
@@ -31,10 +33,9 @@ _MAX_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What came of a run of reports: frames to send, and complaints about those that do not count."""
+    """What came of a run of reports, and complaints about those that do not count."""
 
     ingested: reports.Ingested
-    acks: list[str]
     complaints: list[str]
 
 
@@ -43,6 +44,8 @@ class Inbound:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._unacknowledged: set[str] = set()
+        """Agents that have not been told how much of what they said is stored."""
 
     async def process(self, batch: Sequence[dict[str, Any]]) -> list[str]:
         """Store a batch; the frames to send, now that it is committed.
@@ -60,6 +63,9 @@ class Inbound:
                     frames += await self._challenge(together)
                 case messages.Presence.type:
                     await self._open_sessions(together)
+                case messages.RenewCertificate.type:
+                    for data in together:
+                        frames += await self._renew(data)
                 case _:
                     for data in together:
                         frames += await self._take_from_gateway(data)
@@ -83,10 +89,10 @@ class Inbound:
                 said.append((link, data))
         answers: list[str] = []
         if said:
-            stored = await peer.database.run(_store_reports, said=said, sealer=peer.sealer)
+            stored = await peer.database.run(_store_reports, said=said)
             for complaint in stored.complaints:
                 peer.log.write("%s: %s", peer.gateway.gateway_id, complaint)
-            answers = stored.acks + self._note(stored.ingested)
+            answers = self._note(stored.ingested)
             ignored = map(peer.links.get, stored.ingested.ignored)
             misled |= {link.row_id for link in ignored if link is not None and link.row_id is not None}
         if misled:
@@ -101,6 +107,7 @@ class Inbound:
         for agent_id, seq in ingested.acked.items():
             if link := links.get(agent_id):
                 link.acked_seq = seq
+                self._unacknowledged.add(agent_id)
         for agent_id in ingested.ignored:
             # It may be that another session is in use by now, or that the database knows less than we: look again.
             if link := links.get(agent_id):
@@ -109,13 +116,23 @@ class Inbound:
         behind_gaps = [link for agent_id in ingested.gaps if (link := links.get(agent_id)) and link.greeted_at]
         return [self._peer.resume_frame(link) for link in behind_gaps]
 
+    async def acknowledge(self) -> list[str]:
+        """The frames that tell agents what is stored by now, so that they can forget it."""
+        waiting, self._unacknowledged = self._unacknowledged, set()
+        links = [link for agent_id in waiting if (link := self._peer.links.get(agent_id))]
+        if not links:
+            return []
+        acks = [messages.EventsAck(link.agent_id, link.incarnation, link.acked_seq) for link in links]
+        # In a thread: there may be thousands.
+        return await asyncio.to_thread(lambda: [self._peer.seal(ack) for ack in acks])
+
     # Sessions of agents
 
     async def _challenge(self, frames: Sequence[dict[str, Any]]) -> list[str]:
         peer = self._peer
         answers: list[str] = []
         announced = [message for data in frames if (message := self._understand(data, answers))]
-        results = await peer.database.run(
+        results, revoked = await peer.database.run(
             _verify_registers,
             announced=announced,
             organization_id=peer.gateway.organization_id,
@@ -124,6 +141,10 @@ class Inbound:
         for result in results:
             if isinstance(result, ProtocolError):
                 peer.log.write("%s announces an agent that is refused: %s", peer.gateway.gateway_id, result)
+                continue
+            if refusal := revoked.get(result.agent_id):
+                peer.log.write("%s announces %s, which was revoked", peer.gateway.gateway_id, result.agent_id)
+                answers.append(revoked_frame(refusal))
                 continue
             peer.links.announce(result)
             answers += self._challenge_frames(result)
@@ -184,10 +205,38 @@ class Inbound:
         for link in self._peer.links.overdue():
             self._peer.log.write("%s does not answer its challenge", link.agent_id)
             await self._drop(link)
-            again = AgentLink(link.hello, link.session_id, link.certified, link.key)
-            self._peer.links.announce(again)
-            frames += self._challenge_frames(again)
+            frames += self._challenge_anew(link)
         return frames
+
+    async def take_back(self, revoked: Revoked) -> list[str]:
+        """Certificates of an agent do not count any more: nor does its session by one of them, and by another it has
+        to prove itself anew. The frames for the gateway and the agent.
+        """
+        frames = [revoked_frame(revoked)]
+        link = self._peer.links.get(revoked.agent_id)
+        if link is not None:
+            await self._drop(link, "its certificate was revoked")
+            if link.certified.key_id not in revoked.fingerprints:
+                frames += self._challenge_anew(link)
+        return frames
+
+    async def _renew(self, data: dict[str, Any]) -> list[str]:
+        peer = self._peer
+        link = peer.links.get(data.get("agent_id"))
+        try:
+            if link is None or not link.is_proven:
+                raise MalformedMessageError("renew_certificate of an agent without a session")
+            link.check(data)
+            wish = codec.from_plain(storable(data), messages.RenewCertificate)
+        except ProtocolError as error:
+            peer.log.write("%s: %s", peer.gateway.gateway_id, error)
+            return []
+        return [await renew_agent(peer, link, wish.csr)]
+
+    def _challenge_anew(self, link: AgentLink) -> list[str]:
+        again = AgentLink(link.hello, link.session_id, link.certified, link.key)
+        self._peer.links.announce(again)
+        return self._challenge_frames(again)
 
     def _challenge_frames(self, link: AgentLink) -> list[str]:
         peer = self._peer
@@ -225,13 +274,22 @@ class Inbound:
                 if link is not None and link.session_id == message.session_id:
                     await self._drop(link, message.reason)
             case messages.AggregatedHeartbeat() as message:
-                await peer.database.run(sessions.record_heartbeats, gateway=peer.gateway, heartbeats=message.agents)
+                await peer.database.run(
+                    sessions.record_heartbeats,
+                    gateway=peer.gateway,
+                    heartbeats=message.agents,
+                    losses=message.losses,
+                )
                 await self._check_that_we_count()
             case messages.CommandRefused() as message:
                 peer.links.give_back(message.target_agent, message.request_id)
                 await peer.database.run(reports.release_refused, gateway=peer.gateway, refused=message)
             case messages.DiscoveryBatch() as message:
                 return await self._take_discoveries(message)
+            case messages.EnrollAgent() as message:
+                answers.append(await answer_enrolment(peer, message))
+            case messages.RenewGateway() as message:
+                answers.append(await renew_gateway(peer, message))
             case messages.GoAway() as message:
                 peer.log.write("%s stops soon: %s", peer.gateway.gateway_id, message.reason[:200])
                 await peer.database.run(
@@ -250,7 +308,7 @@ class Inbound:
     async def _take_discoveries(self, batch: messages.DiscoveryBatch) -> list[str]:
         peer = self._peer
         complaints = await peer.database.run(
-            discoveries.store_discoveries,
+            discovery_results.store_discoveries,
             gateway=peer.gateway,
             discoveries=batch.discoveries,
             certificates=peer.certificates,
@@ -279,7 +337,8 @@ def _check_presence(presence: messages.Presence) -> None:
 
 def _verify_registers(
     *, announced: Sequence[messages.AgentOnline], organization_id: uuid.UUID, certificates: AgentCertificates
-) -> list[AgentLink | ProtocolError]:
+) -> tuple[list[AgentLink | ProtocolError], dict[str, Revoked]]:
+    """The sessions of those whose `register` is their own, and which of these were revoked."""
     results: list[AgentLink | ProtocolError] = []
     for online in announced:
         try:
@@ -294,10 +353,11 @@ def _verify_registers(
             )
         except ProtocolError as error:
             results.append(error)
-    return results
+    shown = {link.agent_id: link.certified.key_id for link in results if isinstance(link, AgentLink)}
+    return results, find_revoked(organization_id, shown)
 
 
-def _store_reports(*, said: Sequence[tuple[AgentLink, dict[str, Any]]], sealer: Sealer) -> _Stored:
+def _store_reports(*, said: Sequence[tuple[AgentLink, dict[str, Any]]]) -> _Stored:
     """Check the seals, then understand, then store: nothing is recorded of what the agent did not say."""
     found: list[reports.Report] = []
     complaints = []
@@ -314,10 +374,4 @@ def _store_reports(*, said: Sequence[tuple[AgentLink, dict[str, Any]]], sealer: 
         source = reports.Source(link.row_id, link.agent_id, link.token, link.incarnation, link.acked_seq)
         found.append(reports.Report(source, message))
     ingested = reports.ingest_reports(reports=found) if found else reports.Ingested()
-    incarnations = {report.source.agent_id: report.source.incarnation for report in found}
-    acks = [
-        sealer.seal(messages.EventsAck(agent_id, incarnations[agent_id], seq))
-        for agent_id, seq in ingested.acked.items()
-        if agent_id not in ingested.gaps
-    ]
-    return _Stored(ingested, acks, complaints)
+    return _Stored(ingested, complaints)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Any
 
-from apps.gateways.actions import cancellations, claims, session_sql
+from apps.gateways.actions import cancellations, claims, discoveries, session_sql
 from apps.gateways.dispatch import broadcast_frame
 from apps.gateways.link.peer import Peer
 from apps.gateways.models import Broadcast
@@ -45,6 +44,7 @@ class _News:
     """What the database says that agents have to be told."""
 
     cancellations: list[tuple[str, str]]
+    discoveries: list[discoveries.DueRequest]
     changed: list[session_sql.InUse]
     begun: list[session_sql.Begun]
     unknown: dict[str, list[str]]
@@ -69,7 +69,7 @@ class Outbound:
         return claim.frames, claim.is_full
 
     async def next_news(self) -> list[str]:
-        """The frames of everything else: sessions that came into use, health checks, cancellations, a new key."""
+        """The frames of everything else: sessions that came into use, configurations, cancellations, a new key."""
         peer = self._peer
         frames = self._renew_trust()
         doubtful, peer.doubtful = peer.doubtful, set()
@@ -77,9 +77,11 @@ class Outbound:
         self._seen_until = max([self._seen_until, *(change.changed_at for change in news.changed)])
         for begun in news.begun:
             frames += self._greet(begun, news.unknown.get(begun.agent_id, []))
-        frames += await self._tell_changed_checks(news.changed)
+        frames += await self._tell_changed_configs(news.changed)
         for agent_id, request_id in news.cancellations:
             frames.append(peer.seal(messages.CancelCommand(agent_id, request_id)))
+        for due in news.discoveries:
+            frames.append(peer.seal(messages.Discover(due.agent_id, due.discovery_id, due.types, due.is_full)))
         return frames
 
     def questions(self, jobs: dict[str, list[str]], probes: dict[str, list[str]]) -> list[str]:
@@ -112,16 +114,16 @@ class Outbound:
         link = self._peer.links.get(begun.agent_id)
         if link is None or link.token != begun.token:
             return []
-        link.greeted_at, link.acked_seq, link.told_checks = begun.since, begun.acked_seq, begun.checks_revision
+        link.greeted_at, link.acked_seq, link.told_config = begun.since, begun.acked_seq, begun.config.revision
         frames = [
             self._peer.resume_frame(link),
-            self._checks_frame(begun.agent_id, begun.checks_revision, begun.health_checks),
+            self._config_frame(begun.agent_id, begun.config),
         ]
         if unknown:
             frames.append(self._peer.seal(messages.ProbeCommands(begun.agent_id, list(unknown))))
         return frames
 
-    async def _tell_changed_checks(self, changed: Sequence[session_sql.InUse]) -> list[str]:
+    async def _tell_changed_configs(self, changed: Sequence[session_sql.InUse]) -> list[str]:
         links = {each.agent_id: self._peer.links.get(each.agent_id) for each in changed}
         untold = [
             each.agent_id
@@ -129,23 +131,26 @@ class Outbound:
             if (link := links[each.agent_id])
             and link.token == each.token
             and link.greeted_at is not None
-            and link.told_checks != each.checks_revision
+            and link.told_config != each.config_revision
         ]
         if not untold:
             return []
         frames = []
         found = await self._peer.database.run(
-            session_sql.read_checks, gateway_id=self._peer.gateway.pk, agent_ids=untold
+            session_sql.read_configs, gateway_id=self._peer.gateway.pk, agent_ids=untold
         )
-        for agent_id, revision, checks in found:
+        for agent_id, config in found.items():
             if link := links[agent_id]:
-                link.told_checks = revision
-                frames.append(self._checks_frame(agent_id, revision, checks))
+                link.told_config = config.revision
+                frames.append(self._config_frame(agent_id, config))
         return frames
 
-    def _checks_frame(self, agent_id: str, revision: str, checks: Sequence[dict[str, Any]]) -> str:
-        built = [codec.build(HealthCheck, check) for check in checks]
-        return self._peer.seal(messages.ConfigUpdate(agent_id, datetime.now(UTC), revision, built))
+    def _config_frame(self, agent_id: str, config: session_sql.AgentConfig) -> str:
+        checks = [codec.build(HealthCheck, check) for check in config.health_checks]
+        settings = codec.build(messages.RemoteSettings, config.settings)
+        return self._peer.seal(
+            messages.ConfigUpdate(agent_id, datetime.now(UTC), config.revision, checks, settings=settings)
+        )
 
 
 # In a thread. Of the links only dictionaries are read, which is safe, and nothing is changed.
@@ -214,6 +219,7 @@ def _look(*, peer: Peer, doubtful: set[str], since: datetime) -> _News:
     here = [row_id for each in begun if (row_id := ids[each.agent_id]) is not None]
     return _News(
         cancellations=cancellations.claim_cancellations(gateway_id=peer.gateway.pk, session_id=peer.session_id),
+        discoveries=discoveries.claim_requests(gateway_id=peer.gateway.pk, session_id=peer.session_id),
         changed=changed,
         begun=begun,
         unknown=claims.unknown_commands(here) if here else {},

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+
 from apps.gateways.link.agents import AgentLink, AgentLinks
 from apps.gateways.link.certificates import AgentCertificates, agent_certificates
 from apps.gateways.link.database import LinkDatabase
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Peer:
-    """A gateway that is connected by `session_id`, and the agents behind it.
+    """A gateway that is connected by `session_id` and shows `certificate`, and the agents behind it.
 
     `signer` changes in one place only, where the agents are told of the new key before anything is sealed with it.
     """
@@ -31,6 +33,7 @@ class Peer:
     gateway: Gateway
     session_id: uuid.UUID
     pki_dir: Path
+    certificate: x509.Certificate
     session: Session
     database: LinkDatabase
     links: AgentLinks = field(default_factory=AgentLinks)
@@ -57,7 +60,7 @@ class Peer:
         return self.sealer.seal(message)
 
     def trust_frame(self, agent_id: str) -> str:
-        return codec.encode(messages.Trust(agent_id, self.signer.certificates()))
+        return codec.encode(messages.Trust(agent_id, self.signer.certificates(), self.signer.crl))
 
     def resume_frame(self, link: AgentLink) -> str:
         """For a session that has been greeted: only then is known since when it is in use."""

@@ -16,6 +16,16 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name='agent',
+            name='lost_events',
+            field=models.PositiveBigIntegerField(default=0),
+        ),
+        migrations.AddField(
+            model_name='agent',
+            name='lost_events_at',
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+        migrations.AddField(
+            model_name='agent',
             name='quarantine_reason',
             field=models.CharField(blank=True, max_length=300),
         ),
@@ -39,6 +49,27 @@ class Migration(migrations.Migration):
             name='faults',
             field=models.JSONField(default=dict, help_text='Why a kind could not be looked at, by kind.'),
         ),
+        migrations.AlterField(
+            model_name='agentdiscovery',
+            name='findings',
+            field=models.JSONField(default=dict, help_text='By kind, and by the key of each finding within it.'),
+        ),
+        migrations.CreateModel(
+            name='DiscoveryRequest',
+            fields=[
+                ('agent', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='discovery_request', serialize=False, to='gateways.agent')),
+                ('discovery_id', models.CharField(max_length=64)),
+                ('types', models.JSONField(default=list)),
+                ('is_full', models.BooleanField(default=False)),
+                ('is_open', models.BooleanField(default=True)),
+                ('requested_at', models.DateTimeField()),
+                ('told_at', models.DateTimeField(null=True)),
+                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='orgs.organization')),
+            ],
+            options={
+                'indexes': [models.Index(condition=models.Q(('is_open', True)), fields=['told_at'], name='discovery_to_request')],
+            },
+        ),
         migrations.AddField(
             model_name='gateway',
             name='load',
@@ -48,6 +79,25 @@ class Migration(migrations.Migration):
             model_name='gateway',
             name='revoked_at',
             field=models.DateTimeField(blank=True, null=True),
+        ),
+        migrations.AddField(
+            model_name='agent',
+            name='removed_at',
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+        migrations.AddField(
+            model_name='gateway',
+            name='removed_at',
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+        migrations.AddField(
+            model_name='broadcast',
+            name='left_out',
+            field=models.JSONField(default=list),
+        ),
+        migrations.AddIndex(
+            model_name='agent',
+            index=models.Index(condition=models.Q(('quarantined_at__isnull', False)), fields=['id'], name='agent_in_quarantine'),
         ),
         migrations.CreateModel(
             name='EnrolmentToken',
@@ -84,6 +134,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),
                 ('revocation_reason', models.CharField(blank=True, max_length=300)),
+                ('expiry_told_at', models.DateTimeField(blank=True, null=True)),
                 ('organization', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='orgs.organization')),
                 ('enrolment_token', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='gateways.enrolmenttoken')),
             ],
@@ -91,6 +142,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='enrolmenttoken',
             constraint=models.CheckConstraint(condition=models.Q(('use_count__lte', models.F('max_uses'))), name='enrolment_uses_in_limit'),
+        ),
+        migrations.AddIndex(
+            model_name='certificate',
+            index=models.Index(condition=models.Q(('revoked_at__isnull', False)), fields=['organization', 'revoked_at'], name='certificate_by_revocation'),
         ),
         migrations.AddIndex(
             model_name='certificate',

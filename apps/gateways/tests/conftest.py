@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from conftest import Cast
 
 
+@pytest.fixture(autouse=True)
+def quick_acknowledgements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a test that hears none does so because there is none."""
+    monkeypatch.setattr("apps.gateways.consumers.ACK_INTERVAL_S", 0.02)
+
+
 @pytest.fixture
 def gateway(cast: Cast) -> Gateway:
     from apps.gateways.tests.factories import make_gateway

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import connection
 from django.dispatch import Signal
 from django.utils import timezone
@@ -35,10 +37,12 @@ from apps.gateways.actions.sessions import (
     register_gateway,
 )
 from apps.gateways.models import Agent, Command, Gateway
+from apps.gateways.pki.naming import subject_name
 from apps.orgs.models import Organization
 from opsmap_protocol import messages
 from opsmap_protocol.checks import CheckResult
 from opsmap_protocol.enums import CommandOutcome, HealthStatus, JobStatus
+from opsmap_trust.certificates import encode_certificate
 
 SYSTEM = Actor.system("test")
 AT = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
@@ -47,6 +51,17 @@ SYNC = {"type": "sync", "timeout_ms": 5000}
 DETACHED = {"type": "async", "poll_interval_ms": 1000, "max_wait_ms": 60_000}
 
 _sessions = itertools.count(1)
+
+
+def _some_certificate() -> str:
+    """One that can be recorded; nobody looks at who signed it."""
+    key, now = Ed25519PrivateKey.generate(), datetime.now(UTC)
+    builder = x509.CertificateBuilder(subject_name("srv-1"), subject_name("srv-1"), key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    return encode_certificate(builder.sign(key, None))
+
+
+SOME_CERTIFICATE = _some_certificate()
 
 
 def make_gateway(organization: Organization, gateway_id: str = "gw-1", *, is_online: bool = True) -> Gateway:
@@ -105,7 +120,7 @@ class SimulatedAgent:
             labels=self.labels,
             capabilities=["native", "execute"],
             version="1.0",
-            certificate="MIIB",
+            certificate=SOME_CERTIFICATE,
             nonce=uuid.uuid4().hex,
             is_preferred=self.is_preferred,
         )

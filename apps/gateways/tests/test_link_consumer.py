@@ -221,6 +221,20 @@ async def test_output_that_no_database_holds_neither_breaks_the_link_nor_stops_t
         assert stored.detail == "\ufffd"
 
 
+async def test_one_acknowledgement_for_all_that_came_meanwhile(
+    gateway_pem: str, agent: LinkedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.gateways.consumers.ACK_INTERVAL_S", 1.0)
+    async with connected(gateway_pem) as communicator:
+        await agent.come_in(communicator)
+        for _ in range(3):
+            command = await in_database(lambda: queue(agent.row))
+            await hear(communicator, "command")
+            await say(communicator, agent.events(command_result(command)))
+        assert (await hear(communicator, "events_ack"))["seq"] == 3
+        await hear_nothing(communicator, "events_ack", for_s=1.2)
+
+
 async def test_what_one_agent_says_that_cannot_be_stored_stops_nobody(
     gateway_pem: str, agent: LinkedAgent, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""What else goes by the link: credits, broadcasts, questions about lost commands, output, discoveries, keys."""
+"""What else goes by the link: credits, broadcasts, questions about lost commands, output, keys."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.audit.models import AuditEvent
-from apps.gateways.actions.certificates import rotate_signing_key
+from apps.gateways.actions.authorities import rotate_signing_key
 from apps.gateways.enums import CommandState
-from apps.gateways.models import Agent, AgentDiscovery, Broadcast, Command, CommandOutput
+from apps.gateways.models import Agent, Broadcast, Command, CommandOutput
 from apps.gateways.tasks import poll_running_jobs
 from apps.gateways.tests.factories import AT, DETACHED, SYNC, SYSTEM, UPTIME, command_result, job_started, put, queue
 from apps.gateways.tests.sockets import (
@@ -292,34 +292,6 @@ async def test_nobody_adds_output_to_another_s_command(gateway_pem: str, agent: 
         await hear(communicator, "events_ack", of="srv-2")
         assert not await in_database(CommandOutput.objects.exists)
         assert (await in_database(Command.objects.get)).output == {}
-
-
-# Discoveries
-
-
-def discovery(agent: LinkedAgent, number: int, at: Any) -> dict[str, Any]:
-    found = messages.DiscoveryResult(agent.agent_id, f"d-{number}", at, {"ports": [{"port": 5432, "nul": "\0"}]})
-    return agent.sealer.seal_object(found)
-
-
-async def test_discoveries_are_kept_if_sealed_and_newer_and_acknowledged_in_any_case(
-    cast: Cast, gateway_pem: str, agent: LinkedAgent, caplog: pytest.LogCaptureFixture
-) -> None:
-    stranger = LinkedAgent(agent.pki, agent.organization_id, "srv-9")
-    other = LinkedAgent(agent.pki, agent.organization_id, "srv-2")
-    async with connected(gateway_pem) as communicator:
-        await agent.come_in(communicator)
-        await other.come_in(communicator)
-        newest, older = discovery(agent, 2, AT), discovery(agent, 1, AT - timedelta(hours=1))
-        forged = discovery(other, 3, AT) | {"agent_id": "srv-1"}
-        changed = discovery(other, 4, AT) | {"discovery_id": "d-5"}
-        found = [newest, older, forged, changed, discovery(stranger, 6, AT), {"agent_id": 7}]
-        await say(communicator, messages.DiscoveryBatch("gw-1", "batch-1", found))
-        assert (await hear(communicator, "discovery_ack"))["batch_id"] == "batch-1"
-        stored = await in_database(AgentDiscovery.objects.select_related("agent").get)
-        assert (stored.agent.agent_id, stored.discovery_id) == ("srv-1", "d-2")
-        assert stored.findings == {"ports": [{"port": 5432, "nul": "\ufffd"}]}
-    assert caplog.text.count("a discovery does not count") == 4
 
 
 # The signing key

@@ -180,6 +180,7 @@ def test_gateways_are_told_when_the_server_stops(cast: Cast, pki: Path, transact
             assert json.loads(link.recv(timeout=5))["type"] == "gateway_registered"
             assert server.config.door.unfinished == 0, "it has said who it is"
             server.should_exit = True
+            assert json.loads(link.recv(timeout=5))["type"] == "authorities"
             assert json.loads(link.recv(timeout=5))["type"] == "goaway"
             with pytest.raises(ConnectionClosed):
                 link.recv(timeout=5)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from apps.gateways.exceptions import LinkRefusedError, PkiError
@@ -20,7 +20,9 @@ from apps.gateways.pki import (
     ensure_leaf,
     fingerprint,
     gateway_of_peer,
+    issue,
 )
+from apps.gateways.pki.files import write_pair
 from opsmap_protocol.enums import PeerRole
 from opsmap_protocol.identity import BACKEND_URI, Identity
 
@@ -135,7 +137,7 @@ def test_a_leaf_cannot_sign_and_says_where_it_serves(folder: Path, authorities: 
 def test_keys_are_for_their_owner_only(folder: Path, authorities: dict[PeerRole, Authority]) -> None:
     make_leaf(folder, authorities[PeerRole.GATEWAY], GATEWAY.uri)
     keys = list(folder.rglob("*.key"))
-    assert len(keys) == 5
+    assert sorted(path.name for path in keys) == ["agent.key", "backend.key", "gateway.key", "leaf.key", "root.key"]
     for path in keys:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [path.name for path in folder.rglob(".*")] == [], "no half-written file stays"
@@ -148,7 +150,7 @@ def test_authorities_are_made_once(folder: Path, authorities: dict[PeerRole, Aut
     }
 
 
-@pytest.mark.parametrize("missing", ["root.crt", "root.key", "backend.key", "gateway.crt", "agent.key"])
+@pytest.mark.parametrize("missing", ["root.crt", "backend.key", "gateway.crt", "agent.key"])
 def test_an_incomplete_folder_is_refused_and_left_as_it_is(
     folder: Path, authorities: dict[PeerRole, Authority], missing: str
 ) -> None:
@@ -183,13 +185,35 @@ def test_a_leaf_without_its_key_is_made_anew(folder: Path, authorities: dict[Pee
 def test_a_leaf_is_renewed_when_two_thirds_of_its_life_are_spent(
     folder: Path, authorities: dict[PeerRole, Authority], spent: float, is_renewed: bool
 ) -> None:
-    # The beginning lies five minutes back, for clocks that differ: with a life of x minutes, 5 / (5 + x) are spent.
-    life = timedelta(minutes=5 / spent - 5)
-    first = make_leaf(folder, authorities[PeerRole.GATEWAY], GATEWAY.uri, life=life)
+    key, life = ec.generate_private_key(ec.SECP256R1()), timedelta(hours=10)
+    begun = datetime.now(UTC) - spent * life
+    old = issue(
+        authorities[PeerRole.GATEWAY], key.public_key(), uri=GATEWAY.uri, hosts=["localhost"], life=life, now=begun
+    )
+    (folder / "leaf").mkdir()
+    write_pair(folder / "leaf", "leaf", [old], key)
+    first = fingerprint(old)
     second = make_leaf(folder, authorities[PeerRole.GATEWAY], GATEWAY.uri)
     assert (second != first) is is_renewed
     if is_renewed:
         assert load(folder / "leaf" / "leaf.crt").not_valid_after_utc > datetime.now(UTC) + timedelta(days=300)
+
+
+@pytest.mark.parametrize(("life", "back"), [(timedelta(seconds=60), 5), (timedelta(days=365), 300)])
+def test_a_leaf_begins_a_little_before_now_but_never_more_than_a_twelfth_of_its_life(
+    authorities: dict[PeerRole, Authority], life: timedelta, back: int
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    made = issue(authorities[PeerRole.AGENT], key, uri=AGENT.uri, hosts=[], life=life, now=now)
+    assert now - made.not_valid_before_utc == timedelta(seconds=back)
+    assert made.not_valid_after_utc == now + life
+
+
+def test_a_leaf_ends_with_its_authority(authorities: dict[PeerRole, Authority]) -> None:
+    key, authority = ec.generate_private_key(ec.SECP256R1()).public_key(), authorities[PeerRole.AGENT]
+    made = issue(authority, key, uri=AGENT.uri, hosts=[], life=timedelta(days=5000))
+    assert made.not_valid_after_utc == authority.certificate.not_valid_after_utc
 
 
 def test_a_leaf_is_made_anew_for_another_name_or_signer(folder: Path, authorities: dict[PeerRole, Authority]) -> None:
@@ -217,7 +241,7 @@ def peer_pem(folder: Path, authority: Authority, uri: str) -> str:
 
 def test_the_peer_is_who_its_uri_says(folder: Path, authorities: dict[PeerRole, Authority]) -> None:
     pem = peer_pem(folder, authorities[PeerRole.GATEWAY], GATEWAY.uri)
-    assert gateway_of_peer(pem) == (GATEWAY, fingerprint(load(folder / "leaf" / "leaf.crt")))
+    assert gateway_of_peer(pem) == (GATEWAY, load(folder / "leaf" / "leaf.crt"))
 
 
 @pytest.mark.parametrize(

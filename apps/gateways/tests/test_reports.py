@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from apps.audit.models import AuditEvent
 from apps.gateways.actions.reports import release_refused
 from apps.gateways.enums import CommandState
 from apps.gateways.models import Agent, Command
@@ -196,3 +197,37 @@ def test_a_batch_is_stored_whole_or_not_at_all(agent: SimulatedAgent) -> None:
         health_reported.disconnect(refuse)
     assert state_of(command) == CommandState.QUEUED
     assert agent.row.acked_seq == 0
+
+
+def lost(first_seq: int, **kinds: int) -> messages.EventsLost:
+    return messages.EventsLost(first_seq, kinds, "the buffer is full (100 MB)")
+
+
+def test_dropped_events_are_passed_over_and_counted_and_in_the_audit_trail(agent: SimulatedAgent) -> None:
+    before, after = queue(agent), queue(agent)
+    agent.report(command_result(before))
+    frames = agent.report(lost(2, health_changed=7, command_output=1), command_result(after), seqs=[9, 10])
+    assert frames[0] == {"type": "events_ack", "target_agent": "srv-1", "incarnation": "journal-1", "seq": 10}
+    assert state_of(after) == CommandState.SUCCEEDED
+    assert agent.row.lost_events == 8
+    assert agent.row.lost_events_at is not None
+    (told,) = AuditEvent.objects.filter(action="agent.events_lost")
+    assert told.details == {
+        "events": 8,
+        "kinds": {"health_changed": 7, "command_output": 1},
+        "reason": "the buffer is full (100 MB)",
+    }
+    agent.report(lost(2, health_changed=7), seqs=[9])
+    assert agent.row.lost_events == 8, "told again, it is not lost again"
+
+
+def test_a_gap_that_begins_behind_a_gap_is_a_gap(agent: SimulatedAgent) -> None:
+    frames = agent.report(lost(5, health_changed=3), seqs=[7])
+    assert (frames[0]["type"], frames[0]["acked_seq"]) == ("resume", 0)
+    assert agent.row.lost_events == 0
+
+
+def test_what_a_host_claims_to_have_lost_fits_the_columns(agent: SimulatedAgent) -> None:
+    agent.report(lost(-(2**62), **{"x" * 10_000: 2**62, "negative": -5}), seqs=[2**63 - 1])
+    assert agent.row.acked_seq == 2**63 - 1
+    assert agent.row.lost_events == 10**9

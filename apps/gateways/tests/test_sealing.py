@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError
 
 from apps.audit.models import AuditEvent
-from apps.gateways.actions.certificates import rotate_signing_key
+from apps.gateways.actions.authorities import rotate_signing_key
 from apps.gateways.exceptions import PkiError
 from apps.gateways.pki import ensure_authorities, renew_signer
 from apps.gateways.sealing import current_signer
@@ -69,7 +69,7 @@ def test_the_key_is_renewed_at_two_thirds_of_its_life_and_expired_ones_go(folder
     authority = ensure_authorities(folder / "ca")[PeerRole.BACKEND]
     leaf = folder / "leaf"
     assert not renew_signer(leaf, authority)
-    assert renew_signer(leaf, authority, is_forced=True, life=timedelta(seconds=-1))
+    assert renew_signer(leaf, authority, is_forced=True, life=timedelta(0))
     assert current_signer(leaf).certificates() != []
     assert renew_signer(leaf, authority), "it has expired already"
     assert len(list(leaf.glob("signer-*.crt"))) == 1, "the first one, which is valid still"

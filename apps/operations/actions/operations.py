@@ -68,6 +68,8 @@ def start_operation(
     )
     touch_components(locked, component_ids)
     release_ready_steps(operation, actor=actor)
+    # None may have begun: a host can come into quarantine between the plan and this.
+    finish_if_done(operation)
     touch_operation(operation)
     return operation
 

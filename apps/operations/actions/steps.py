@@ -13,6 +13,7 @@ from django.utils import timezone
 from apps.audit.actor import Actor
 from apps.gateways.actions.requests import queue_command
 from apps.gateways.enums import OPEN_STATES, CommandState
+from apps.gateways.exceptions import AgentQuarantinedError
 from apps.gateways.models import Agent, Command
 from apps.maps.documents.commands import prepare_command
 from apps.maps.planning.plans import StepAction
@@ -41,7 +42,10 @@ _FAILED = {
 
 
 def release_ready_steps(operation: Operation, *, actor: Actor) -> None:
-    """Send the commands of the steps that wait for nothing any more. The Map is locked by the caller."""
+    """Send the commands of the steps that wait for nothing any more. The Map is locked by the caller.
+
+    A step whose agent came into quarantine after the plan was made fails with that reason.
+    """
     ready = list(
         operation.steps.filter(state=StepState.WAITING, waiting_for=0).select_related("component").order_by("position")
     )
@@ -50,7 +54,11 @@ def release_ready_steps(operation: Operation, *, actor: Actor) -> None:
     by_host = agents_for(operation.organization_id, [step.component for step in ready if step.component])
     sent: list[Happening] = []
     for step in ready:
-        command = _send(step, by_host, actor)
+        try:
+            command = _send(step, by_host, actor)
+        except AgentQuarantinedError as error:
+            _fail(step, error.detail)
+            continue
         if command is None or step.component is None:
             _fail(step, "The component, its agent or its command is gone.")
             continue

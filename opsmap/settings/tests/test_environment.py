@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from opsmap.settings.environment import VARIABLES, read_environment, require_environment
 
 PASSWORD = "hunter2-and-more"
+A_LIFE = "a time from 10s to 1825d, with the unit s, m, h or d"
 COMPLETE = {
     "OPSMAP_DATABASE_URL": f"postgresql://opsmap:{PASSWORD}@db.example:5433/opsmap",
     "OPSMAP_REDIS_URL": "redis://cache.example:6379/0",
@@ -72,6 +74,19 @@ def test_lists_are_split_at_commas_and_trimmed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "life"),
+    [
+        ("60s", timedelta(minutes=1)),
+        ("90m", timedelta(minutes=90)),
+        ("12h", timedelta(hours=12)),
+        ("365d", timedelta(days=365)),
+    ],
+)
+def test_lives_of_certificates_have_a_unit(value: str, life: timedelta) -> None:
+    assert read_environment(COMPLETE | {"OPSMAP_CERTIFICATE_LIFE": value})[0]["OPSMAP_CERTIFICATE_LIFE"] == life
+
+
+@pytest.mark.parametrize(
     ("name", "value", "line"),
     [
         ("OPSMAP_DEBUG", "yes", "OPSMAP_DEBUG: expected 0 or 1, found 'yes'"),
@@ -79,6 +94,10 @@ def test_lists_are_split_at_commas_and_trimmed() -> None:
         ("OPSMAP_LINK_BIND", "9443", "OPSMAP_LINK_BIND: expected host:port, found '9443'"),
         ("OPSMAP_LINK_BIND", "0.0.0.0:70000", "OPSMAP_LINK_BIND: expected host:port, found '0.0.0.0:70000'"),
         ("OPSMAP_LINK_BIND", "0.0.0.0:²", "OPSMAP_LINK_BIND: expected host:port, found '0.0.0.0:²'"),
+        *(
+            ("OPSMAP_CERTIFICATE_LIFE", value, f"OPSMAP_CERTIFICATE_LIFE: expected {A_LIFE}, found {value!r}")
+            for value in ("9s", "1826d", "365", "d", "1.5h", "-1d", "²d", "99999999999d")
+        ),
         ("OPSMAP_DB_POOL_SIZE", "many", "OPSMAP_DB_POOL_SIZE: expected a whole number from 1 on, found 'many'"),
         ("OPSMAP_DB_POOL_SIZE", "0", "OPSMAP_DB_POOL_SIZE: expected a whole number from 1 on, found '0'"),
         ("OPSMAP_DB_POOL_SIZE", "-4", "OPSMAP_DB_POOL_SIZE: expected a whole number from 1 on, found '-4'"),

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.audit.actor import Actor
-from apps.gateways.actions.certificates import rotate_signing_key
+from apps.gateways.actions.authorities import rotate_signing_key
 from apps.gateways.exceptions import PkiError
 
 

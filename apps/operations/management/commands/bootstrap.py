@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from apps.audit.actor import Actor
-from apps.gateways.actions.certificates import ensure_development_certificates
+from apps.gateways.actions.development import ensure_development_certificates
 from apps.gateways.exceptions import PkiError
 from apps.maps.actions import apply_documents, create_map
 from apps.maps.documents.reading import SourceFile
