@@ -19,7 +19,7 @@ embedded := $(python) -m deploy.embedded
 compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test check fix docs smoke chaos lock clean
+.PHONY: help run test check fix docs smoke chaos packages lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "<name>", $$1); printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,7 @@ run: ## Everything on this machine, until Ctrl-C (WEB_PORT=8001, FREE_PORTS=1, S
 test: ## All tests, with services of their own (ARGS="apps/maps -k cycle")
 	@$(environment) dev
 	@deploy/embedded/browser.sh
+	@deploy/embedded/host_tools.sh
 	@exec $(embedded) services --state .opsmap/test -- $(python) -m pytest $(ARGS)
 
 check: ## Every static check; changes nothing, reports every failure
@@ -62,11 +63,16 @@ bench-%: ## bench/<name>.py, with fresh services unless it starts its own; its l
 	trap '$(embedded) clean --state .opsmap/bench --yes >/dev/null' EXIT; \
 	$(embedded) services --state .opsmap/bench -- $(python) "$$script" $(ARGS)
 
+packages: ## What hosts install: zipapps, a deb, an rpm, in dist/ (ARGS="deb --machine aarch64")
+	@$(environment) dev
+	@exec $(python) -m deploy.packaging $(ARGS)
+
 lock: ## Write requirements/*.txt from *.in (UPGRADE=1 takes newer versions)
 	@$(environment) base
 	@$(compile) requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(compile) requirements/base.in -o requirements/base.txt
 	@$(compile) -c requirements/base.txt requirements/dev.in -o requirements/dev.txt
+	@$(compile) -c requirements/base.txt agent/pyproject.toml -o requirements/agent.txt
 
 clean: ## Remove the data under .opsmap, and what root keeps of it elsewhere (asks; YES=1 does not)
 	@$(environment) base

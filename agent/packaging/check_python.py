@@ -1,0 +1,6 @@
+"""Runs first in the zipapps, under whatever Python the host calls python3: one clear line instead of a traceback."""
+
+import sys
+
+if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+    sys.exit("opsmap: this needs Python 3.11 to 3.14, and %s is %d.%d" % (sys.executable, *sys.version_info[:2]))
