@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    configuration = load(options.config, Configuration)
+    configuration = load(options.config, Configuration, apart=True)
     agent = Agent(configuration)
     try:
         logs.configure(configuration.logging)

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 from urllib.parse import urlsplit
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from opsmap_daemon.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence, YamlError, read_apart
 
 T = TypeVar("T")
 Rule = Callable[[Any], str | None]
@@ -28,7 +26,6 @@ Rule = Callable[[Any], str | None]
 RULE = "rule"
 """The key of a rule in the metadata of a dataclass field; `setting()` puts it there."""
 _INVALID = object()
-_TAG = "tag:yaml.org,2002:"
 _SCALARS: dict[Any, tuple[str, tuple[str, ...]]] = {
     str: ("a string", ("str",)),
     Path: ("a path", ("str",)),
@@ -46,8 +43,8 @@ class ConfigurationError(Exception):
         self.faults = faults
 
 
-def load(path: Path, cls: type[T]) -> T:
-    """The configuration in a file.
+def load(path: Path, cls: type[T], *, apart: bool = False) -> T:
+    """The configuration in a file. With `apart` a child process reads it, for daemons that shall stay small.
 
     Relative paths in fields of type `Path` are taken from the folder of the file. A dataclass may check rules
     between its keys in `__post_init__` and raise `ValueError` with a message for people.
@@ -62,7 +59,7 @@ def load(path: Path, cls: type[T]) -> T:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigurationError([f"{path}: cannot be read: {reason}"]) from None
     reader = _Reader(path)
-    value = reader.read_root(text, cls)
+    value = reader.read_root(text, cls, apart=apart)
     if reader.faults:
         raise ConfigurationError([line for _, line in sorted(reader.faults, key=lambda fault: fault[0])])
     return typing.cast(T, value)
@@ -144,19 +141,13 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._yaml = YAML(typ="safe", pure=True)
         self.faults: list[tuple[int, str]] = []
 
-    def read_root(self, text: str, cls: type[Any]) -> Any:
+    def read_root(self, text: str, cls: type[Any], *, apart: bool) -> Any:
         try:
-            node = self._yaml.compose(text)
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            self._fault(line, "", f"not valid YAML: {error.problem}")
-            return _INVALID
-        except YAMLError as error:
-            self._fault(1, "", f"not valid YAML: {str(error).splitlines()[0]}")
-            return _INVALID
+            node = read_apart(text) if apart else _read_here(text)
+        except (OSError, YamlError) as error:
+            return self._fault(error.line if isinstance(error, YamlError) else 1, "", str(error))
         return self._read_dataclass(cls, node, 1, "")
 
     def _fault(self, line: int, key: str, text: str) -> Any:
@@ -183,31 +174,28 @@ class _Reader:
 
     def _read_scalar(self, hint: Any, node: Node | None, line: int, key: str) -> Any:
         expected, tags = _SCALARS[hint]
-        if not isinstance(node, ScalarNode) or _kind(node) not in tags:
+        if not isinstance(node, Scalar) or node.kind not in tags:
             return self._expected(expected, node, line, key)
         if hint is Path:
-            return (self._path.parent / node.value).absolute()
-        return hint(self._yaml.constructor.construct_object(node))
+            return (self._path.parent / node.text).absolute()
+        return hint(node.value)
 
     def _read_literal(self, choices: tuple[Any, ...], node: Node | None, line: int, key: str) -> Any:
         # The text decides, so that 1.2 without quotes is the version and not a number.
         for choice in choices:
-            if isinstance(node, ScalarNode) and node.value == str(choice):
+            if isinstance(node, Scalar) and node.text == str(choice):
                 return choice
         return self._expected("one of " + ", ".join(str(choice) for choice in choices), node, line, key)
 
     def _read_list(self, item: Any, node: Node | None, line: int, key: str, rule: Rule | None) -> Any:
-        if not isinstance(node, SequenceNode):
+        if not isinstance(node, Sequence):
             return self._expected("a list", node, line, key)
-        return [
-            self._read(item, child, child.start_mark.line + 1, f"{key}[{index}]", rule)
-            for index, child in enumerate(node.value)
-        ]
+        return [self._read(item, child, child.line, f"{key}[{index}]", rule) for index, child in enumerate(node.items)]
 
     def _read_dict(self, item: Any, node: Node | None, line: int, key: str, rule: Rule | None) -> Any:
         return {
-            name: self._read(item, child, child_line, f"{key}.{name}", rule)
-            for name, (child, child_line) in self._entries(node, line, key).items()
+            name: self._read(item, entry.node, entry.line, f"{key}.{name}", rule)
+            for name, entry in self._entries(node, line, key).items()
         }
 
     def _read_dataclass(self, cls: Any, node: Node | None, line: int, key: str) -> Any:
@@ -218,7 +206,8 @@ class _Reader:
         self._report_unknown(entries, fields, key)
         values: dict[str, Any] = {}
         for name, field in fields.items():
-            child, child_line = entries.get(name, (None, line))
+            entry = entries.get(name)
+            child, child_line = (None, line) if entry is None else (entry.node, entry.line)
             path = f"{key}.{name}".lstrip(".")
             if child is not None and not _is_null(child):
                 values[name] = self._read(hints[name], child, child_line, path, field.metadata.get(RULE))
@@ -238,43 +227,43 @@ class _Reader:
         except ValueError as error:
             return self._fault(line, key, str(error))
 
-    def _report_unknown(self, entries: dict[str, tuple[Node, int]], fields: dict[str, Any], key: str) -> None:
-        for name, (_, line) in entries.items():
+    def _report_unknown(self, entries: dict[str, Entry], fields: dict[str, Any], key: str) -> None:
+        for name, entry in entries.items():
             if name not in fields:
                 near = difflib.get_close_matches(name, fields, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                self._fault(line, f"{key}.{name}".lstrip("."), f"unknown key{hint}")
+                self._fault(entry.line, f"{key}.{name}".lstrip("."), f"unknown key{hint}")
 
-    def _entries(self, node: Node | None, line: int, key: str) -> dict[str, tuple[Node, int]]:
+    def _entries(self, node: Node | None, line: int, key: str) -> dict[str, Entry]:
         """The children of a mapping with the lines of their keys; nothing for a missing or wrong node."""
         if node is None or _is_null(node):
             return {}
-        if not isinstance(node, MappingNode):
+        if not isinstance(node, Mapping):
             self._expected("keys with values", node, line, key)
             return {}
-        entries: dict[str, tuple[Node, int]] = {}
-        for name_node, child in node.value:
-            name_line = name_node.start_mark.line + 1
-            name = str(name_node.value)
-            if name in entries:
-                self._fault(name_line, f"{key}.{name}".lstrip("."), "given twice")
-            entries[name] = (child, name_line)
+        entries: dict[str, Entry] = {}
+        for entry in node.entries:
+            if entry.name in entries:
+                self._fault(entry.line, f"{key}.{entry.name}".lstrip("."), "given twice")
+            entries[entry.name] = entry
         return entries
 
     def _expected(self, expected: str, node: Node | None, line: int, key: str) -> Any:
-        if isinstance(node, ScalarNode):
-            found = repr(str(node.value)[:80]) if node.value != "" else "nothing"
+        if isinstance(node, Scalar):
+            found = repr(node.text[:80]) if node.text != "" else "nothing"
         else:
-            found = "a list" if isinstance(node, SequenceNode) else "keys with values"
+            found = "a list" if isinstance(node, Sequence) else "keys with values"
         return self._fault(line, key, f"expected {expected}, found {found}")
 
 
-def _kind(node: Node) -> str:
-    return str(node.tag).removeprefix(_TAG)
+def _read_here(text: str) -> Node | None:
+    from opsmap_daemon.yaml_reading import read
+
+    return read(text)
 
 
 def _is_null(node: Node) -> bool:
-    return isinstance(node, ScalarNode) and _kind(node) == "null"
+    return isinstance(node, Scalar) and node.kind == "null"
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from opsmap_protocol.errors import InvalidIdentityError
+from opsmap_trust.children import child_command
 
 _TIMEOUT_S = 20.0
 
@@ -137,8 +137,7 @@ async def run_apart(module: str, arguments: Sequence[str], lines: bytes) -> str:
         InvalidIdentityError: it failed or took too long; with the last line of its complaint.
     """
     child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-m", module, *arguments),
+        *child_command(module, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

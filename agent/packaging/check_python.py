@@ -3,4 +3,5 @@
 import sys
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-    sys.exit("opsmap: this needs Python 3.11 to 3.14, and %s is %d.%d" % (sys.executable, *sys.version_info[:2]))
+    found = ".".join(str(part) for part in sys.version_info[:2])
+    sys.exit(f"opsmap: this needs Python 3.11 to 3.14, and {sys.executable} is {found}")

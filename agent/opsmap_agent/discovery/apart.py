@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from opsmap_agent.discovery.findings import clean
 from opsmap_agent.discovery.reports import BUDGETS, Digests, KindReport
 from opsmap_protocol.enums import DiscoveryKind
+from opsmap_trust.children import child_command
 
 _TIMEOUT_S = 60.0
 _MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -27,8 +27,7 @@ async def survey_apart(
         OSError: the child cannot be started.
     """
     child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-m", "opsmap_agent.discovery.child"),
+        *child_command("opsmap_agent.discovery.child"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
