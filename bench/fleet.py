@@ -19,10 +19,10 @@ import gc
 import sys
 from pathlib import Path
 
-from opsmap_agent import trust
 from opsmap_agent.agent import Agent
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.instance import keep_descriptors_private
+from opsmap_agent.identity import trust
+from opsmap_agent.upkeep.instance import keep_descriptors_private
 from opsmap_daemon import lifecycle, logs
 from opsmap_daemon.configuration import load
 

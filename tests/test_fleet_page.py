@@ -22,7 +22,7 @@ from apps.gateways.tests.fleets import make_discovery, make_enrolment_token
 from apps.gateways.tests.sockets import LinkPki
 from apps.orgs.actions import issue_token
 from conftest import Cast
-from opsmap_agent import enrolment as agent_enrolment
+from opsmap_agent.identity import enrolment as agent_enrolment
 from opsmap_gateway import enrolment as gateway_enrolment
 
 PAGE = Path(__file__).parents[1] / "docs" / "fleet.md"

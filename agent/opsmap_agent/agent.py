@@ -13,33 +13,34 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from opsmap_agent import host, launcher
-from opsmap_agent.checks import CheckRunner
-from opsmap_agent.committer import CommitError
+from opsmap_agent.checks.completion import CheckRunner
+from opsmap_agent.checks.health import HealthMonitor
+from opsmap_agent.checks.probes import Prober
+from opsmap_agent.commands.dispatcher import Dispatcher
+from opsmap_agent.commands.execution import Execution
+from opsmap_agent.commands.sync import SyncRunner
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.credentials import Credentials
 from opsmap_agent.discovery.discoverer import Discoverer
-from opsmap_agent.dispatcher import Dispatcher
-from opsmap_agent.execution import Execution
-from opsmap_agent.health import HealthMonitor
-from opsmap_agent.instance import StartError, pid_file, single_instance, stay_small_while_running
-from opsmap_agent.introduction import Introduction
-from opsmap_agent.job import JobTools
-from opsmap_agent.jobs import Jobs
-from opsmap_agent.journal import Journal
+from opsmap_agent.host import description
+from opsmap_agent.identity.credentials import Credentials
+from opsmap_agent.identity.renewal import Renewal
+from opsmap_agent.identity.trust import BackendKeys
+from opsmap_agent.jobs import launcher
+from opsmap_agent.jobs.job import JobTools
+from opsmap_agent.jobs.jobs import Jobs
+from opsmap_agent.journal.committer import CommitError
+from opsmap_agent.journal.journal import Journal
 from opsmap_agent.native import NativeContext, Natives
-from opsmap_agent.policy import Policy
-from opsmap_agent.probes import Prober
-from opsmap_agent.reach import Reach
-from opsmap_agent.remote_settings import SettingsInForce
-from opsmap_agent.renewal import Renewal
-from opsmap_agent.session import Desk, Session
-from opsmap_agent.slots import Slot, Slots, in_order_of
-from opsmap_agent.switchboard import Switchboard
-from opsmap_agent.sync import SyncRunner
-from opsmap_agent.trust import BackendKeys
-from opsmap_agent.upkeep import Upkeep
-from opsmap_agent.watchdog import RestartRecord
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.reach import Reach
+from opsmap_agent.rules.remote_settings import SettingsInForce
+from opsmap_agent.sessions.introduction import Introduction
+from opsmap_agent.sessions.session import Desk, Session
+from opsmap_agent.sessions.slots import Slot, Slots, in_order_of
+from opsmap_agent.sessions.switchboard import Switchboard
+from opsmap_agent.upkeep.instance import StartError, pid_file, single_instance, stay_small_while_running
+from opsmap_agent.upkeep.upkeep import Upkeep
+from opsmap_agent.upkeep.watchdog import RestartRecord
 from opsmap_daemon import files, service_manager, tls
 from opsmap_daemon.connection import Addresses, Dialler, GaveUpError, Keepalive, with_default_path
 from opsmap_daemon.renewal import Renewer
@@ -274,7 +275,7 @@ class Agent:
         network = self._configuration.network
         address = network.bind_address
         if network.bind_interface is not None:
-            address = host.interface_address(network.bind_interface)
+            address = description.interface_address(network.bind_interface)
             if address is None:
                 # Judged like any failed connection: the interface may come up later.
                 raise OSError(f"network.bind_interface {network.bind_interface} has no address")

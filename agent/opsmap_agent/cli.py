@@ -13,7 +13,7 @@ from pathlib import Path
 from opsmap_agent import __version__
 from opsmap_agent.agent import Agent
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.instance import StartError, is_running, keep_descriptors_private, stay_small
+from opsmap_agent.upkeep.instance import StartError, is_running, keep_descriptors_private, stay_small
 from opsmap_daemon import lifecycle, logs
 from opsmap_daemon.configuration import ConfigurationError, load
 from opsmap_daemon.connection import GaveUpError
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     """0 also with warnings: they keep nothing from starting."""
-    from opsmap_agent.preflight import look_around
+    from opsmap_agent.upkeep.preflight import look_around
 
     configuration = load(options.config, Configuration)
     Agent(configuration)
@@ -75,8 +75,8 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from opsmap_agent.diagnosis import describe, find_troubles
-    from opsmap_agent.status import StatusUnreadableError, read_status
+    from opsmap_agent.upkeep.diagnosis import describe, find_troubles
+    from opsmap_agent.upkeep.status import StatusUnreadableError, read_status
     from opsmap_protocol import codec
 
     folder = load(options.config, Configuration).buffer.path
@@ -102,7 +102,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _uninstall(options: argparse.Namespace) -> int:
-    from opsmap_agent import uninstall
+    from opsmap_agent.upkeep import uninstall
 
     configuration = load(options.config, Configuration)
     if is_running(configuration.buffer.path):
@@ -144,7 +144,7 @@ def _is_agreed() -> bool:
 
 
 def _enroll(options: argparse.Namespace) -> int:
-    from opsmap_agent.enrolment import enroll
+    from opsmap_agent.identity.enrolment import enroll
 
     return enroll(options)
 
@@ -182,7 +182,7 @@ def _parser(*, with_enrolment: bool) -> argparse.ArgumentParser:
         )
     enroll = add("enroll", _enroll, "get this host's first certificate with an enrolment token")
     if with_enrolment:
-        from opsmap_agent.enrolment import add_arguments
+        from opsmap_agent.identity.enrolment import add_arguments
 
         add_arguments(enroll)
     return parser

@@ -25,18 +25,18 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from opsmap_agent.agent import Agent
+from opsmap_agent.checks.probes import Prober
+from opsmap_agent.commands.sync import SyncRunner
 from opsmap_agent.configuration import Buffer as JournalPlace
 from opsmap_agent.configuration import Configuration as AgentConfiguration
 from opsmap_agent.configuration import DetachedExecution, Discovery, Scripts, Watchdog
 from opsmap_agent.configuration import Gateway as AgentGateway
 from opsmap_agent.configuration import Tls as AgentTls
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.journal import Journal
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.journal.journal import Journal
 from opsmap_agent.native import NativeContext
-from opsmap_agent.policy import Policy
-from opsmap_agent.probes import Prober
-from opsmap_agent.reach import Reach
-from opsmap_agent.sync import SyncRunner
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.reach import Reach
 from opsmap_daemon import tls
 from opsmap_daemon.backoff import Reconnect
 from opsmap_gateway.configuration import (

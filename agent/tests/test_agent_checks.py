@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from opsmap_agent.checks import CheckRunner, waits_for_start
+from opsmap_agent.checks.completion import CheckRunner, waits_for_start
+from opsmap_agent.checks.probes import Prober
+from opsmap_agent.commands.sync import SyncRunner
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.policy import Policy
-from opsmap_agent.probes import Prober
-from opsmap_agent.process_table import ProcessEntry, is_named
-from opsmap_agent.reach import Reach
-from opsmap_agent.sync import SyncRunner
+from opsmap_agent.host.process_table import ProcessEntry, is_named
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.reach import Reach
 from opsmap_protocol.checks import (
     AllOf,
     AnyOf,
@@ -243,7 +243,7 @@ async def test_custom_command_obeys_the_allow_list(
 async def test_service_without_systemd_is_unknown_with_a_reason(
     checks: CheckRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.systemd._RUNNING", tmp_path / "none")
+    monkeypatch.setattr("opsmap_agent.host.systemd._RUNNING", tmp_path / "none")
     result = await checks.evaluate(ServiceStatusIs("nginx", ServiceState.RUNNING))
     assert not result.passed
     assert result.details == {

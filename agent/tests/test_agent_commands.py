@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opsmap_agent.commands.execution import Answer
 from opsmap_agent.configuration import NativeCommands, Scripts
-from opsmap_agent.execution import Answer
 from opsmap_protocol.codec import encode
 from opsmap_protocol.enums import CommandOutcome, ServiceAction
 from opsmap_protocol.messages import CancelCommand, Command, CommandResult
@@ -52,13 +52,13 @@ async def test_native_command_succeeds(open_host: OpenHost) -> None:
 
 
 async def test_receipt_is_only_for_what_takes_time(open_host: OpenHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.dispatcher._RECEIPT_PAUSE_S", 2.0)
+    monkeypatch.setattr("opsmap_agent.commands.dispatcher._RECEIPT_PAUSE_S", 2.0)
     async with open_host() as host:
         for _ in range(5):
             await host.gateway.run(NativeCommand("uptime"))
         job = await host.gateway.command(sh("true"), AsyncMode())
         await host.gateway.body("async_status", job)
-        monkeypatch.setattr("opsmap_agent.dispatcher._RECEIPT_PAUSE_S", 0.01)
+        monkeypatch.setattr("opsmap_agent.commands.dispatcher._RECEIPT_PAUSE_S", 0.01)
         slow = await host.gateway.command(sh("sleep 0.2"))
         await host.gateway.body("command_result", slow)
         assert host.gateway.received == [job, slow]
@@ -279,7 +279,7 @@ async def test_pieces_do_not_come_again_with_the_answer(open_host: OpenHost) -> 
 async def test_status_of_a_service_is_answered_natively(
     open_host: OpenHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.systemd._RUNNING", tmp_path / "none")
+    monkeypatch.setattr("opsmap_agent.host.systemd._RUNNING", tmp_path / "none")
     async with open_host() as host:
         result = await host.gateway.run(ServiceControlCommand("nginx", ServiceAction.STATUS), AsyncMode())
         assert result["result"]["status"] == "unknown"
@@ -287,7 +287,7 @@ async def test_status_of_a_service_is_answered_natively(
 
 
 async def test_too_many_at_once_are_refused(open_host: OpenHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.dispatcher._MAX_RUNNING", 1)
+    monkeypatch.setattr("opsmap_agent.commands.dispatcher._MAX_RUNNING", 1)
     async with open_host() as host:
         first = await host.gateway.command(sh("sleep 60"), SyncMode(60_000))
         await host.gateway.until(lambda: host.gateway.received == [first])
@@ -405,7 +405,7 @@ async def test_result_that_cannot_be_stored_ends_its_command(
 
     async with open_host() as host:
         with monkeypatch.context() as patched:
-            patched.setattr("opsmap_agent.execution.Execution.run", give_poison)
+            patched.setattr("opsmap_agent.commands.execution.Execution.run", give_poison)
             result = await host.gateway.run(NativeCommand("uptime"), request_id="r-1")
         assert (result["outcome"], result["success"]) == ("failed", False)
         assert "the result cannot be stored" in result["error"]

@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 import opsmap_agent
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.journal import Journal
-from opsmap_agent.launcher import launch
-from opsmap_agent.policy import Policy
-from opsmap_agent.processes import ProcessIdentity
+from opsmap_agent.host.processes import ProcessIdentity
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.jobs.launcher import launch
+from opsmap_agent.journal.journal import Journal
+from opsmap_agent.rules.policy import Policy
 from opsmap_protocol.checks import FileExists
 from opsmap_protocol.codec import encode
 from opsmap_protocol.messages import Command

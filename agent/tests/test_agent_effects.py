@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_agent_status import well
 
-from opsmap_agent import host
-from opsmap_agent.certificates import client_context
 from opsmap_agent.configuration import Buffer, Configuration, Metrics, Network, RunAs
-from opsmap_agent.metrics import serve_metrics
+from opsmap_agent.host import description as host
+from opsmap_agent.identity.certificates import client_context
+from opsmap_agent.upkeep.metrics import serve_metrics
 from opsmap_protocol.checks import FileProbe, HealthCheck
 from opsmap_protocol.messages import CommandOutput, CommandResult, ConfigUpdate, HealthChanged
 from opsmap_protocol.specs import ExecuteCommand, NativeCommand, SyncMode

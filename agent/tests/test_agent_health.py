@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsmap_agent.health import ProbeAsker, RepeatedCheck
+from opsmap_agent.checks.health import ProbeAsker, RepeatedCheck
 from opsmap_protocol.checks import CommandProbe, FileProbe, HealthCheck, HttpProbe, Probe, ProcessProbe, TcpProbe
 from opsmap_protocol.enums import HealthStatus
 from opsmap_protocol.messages import ConfigUpdate, HealthChanged
@@ -49,7 +49,7 @@ class Component:
 
 @pytest.fixture(autouse=True)
 def _quick_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.health._CONFIRM_AFTER_S", 0.02)
+    monkeypatch.setattr("opsmap_agent.checks.health._CONFIRM_AFTER_S", 0.02)
 
 
 @asynccontextmanager

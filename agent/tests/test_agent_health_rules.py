@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsmap_agent import health
-from opsmap_agent.health import ProbeAsker, RepeatedCheck
-from opsmap_agent.probes import PortAnswer, ServiceAnswer
+from opsmap_agent.checks import health
+from opsmap_agent.checks.health import ProbeAsker, RepeatedCheck
+from opsmap_agent.checks.probes import PortAnswer, ServiceAnswer
 from opsmap_protocol.checks import FileProbe, HealthCheck, ProcessProbe, ServiceProbe, TcpProbe
 from opsmap_protocol.enums import HealthStatus, ServiceState
 from opsmap_protocol.messages import ConfigUpdate, HealthChanged

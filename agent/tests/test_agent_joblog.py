@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opsmap_agent import joblog
 from opsmap_agent.configuration import DetachedExecution
-from opsmap_agent.joblog import JobLog
+from opsmap_agent.jobs import log as joblog
+from opsmap_agent.jobs.log import JobLog
 from opsmap_protocol.specs import AsyncMode, ExecuteCommand, NativeCommand
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_full_disk_is_an_error_and_no_loss(log: JobLog, monkeypatch: pytest.Monk
 async def test_log_of_a_running_job_is_bounded_and_followed(
     open_host: OpenHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.jobs._LOG_LIMIT_INTERVAL_S", 0.02)
+    monkeypatch.setattr("opsmap_agent.jobs.jobs._LOG_LIMIT_INTERVAL_S", 0.02)
     text = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end; exec sleep 60"
     async with open_host(detached_execution=DetachedExecution(tmp_path / "detached", max_log_mb=1)) as host:
         request = await host.gateway.command(ExecuteCommand("sh", ["-c", text]), AsyncMode())

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from opsmap_agent.configuration import DetachedExecution, Scripts
-from opsmap_agent.job import describe_exit
-from opsmap_agent.journal import Journal
+from opsmap_agent.jobs.job import describe_exit
+from opsmap_agent.journal.journal import Journal
 from opsmap_protocol.checks import AllOf, CompletionCheck, FileExists, HealthCheck, PortOpen, TcpProbe
 from opsmap_protocol.enums import ServiceAction
 from opsmap_protocol.messages import CancelCommand, CheckJobStatus, ConfigUpdate
@@ -141,7 +141,7 @@ async def test_cancel_ends_the_group(open_host: OpenHost, tmp_path: Path) -> Non
 async def test_cancel_kills_what_ignores_it(
     open_host: OpenHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.job._TERM_GRACE_S", 0.1)
+    monkeypatch.setattr("opsmap_agent.jobs.job._TERM_GRACE_S", 0.1)
     flag = tmp_path / "flag"
     async with open_host() as host:
         text = f"trap '' TERM; touch {flag}; while true; do sleep 0.05; done"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from opsmap_agent.committer import CommitError
-from opsmap_agent.journal import Journal
-from opsmap_agent.journal_rows import Admission, JobRow
+from opsmap_agent.journal.committer import CommitError
+from opsmap_agent.journal.journal import Journal
+from opsmap_agent.journal.rows import Admission, JobRow
 from opsmap_protocol.enums import CommandOutcome, HealthStatus, JobStatus, OutputStream
 from opsmap_protocol.messages import (
     AsyncStarted,
@@ -194,7 +194,7 @@ async def make_room(journal: Journal) -> None:
 async def test_full_disk_refuses_commands_and_keeps_trying_events(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.journal._RETRY_DELAY_S", 0.02)
+    monkeypatch.setattr("opsmap_agent.journal.journal._RETRY_DELAY_S", 0.02)
     await journal._committer.submit(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
     with pytest.raises(CommitError, match="full"):
         await journal.admit(command("r-1"), "x" * 100_000)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsmap_agent.agent import Agent
-from opsmap_agent.instance import StartError
-from opsmap_agent.journal import Journal
-from opsmap_agent.journal_file import NAME, set_damaged_aside
+from opsmap_agent.journal.file import NAME, set_damaged_aside
+from opsmap_agent.journal.journal import Journal
+from opsmap_agent.upkeep.instance import StartError
 from opsmap_protocol.enums import CommandOutcome
 from opsmap_protocol.messages import CommandResult
 from opsmap_protocol.specs import NativeCommand

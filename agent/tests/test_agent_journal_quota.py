@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsmap_agent import journal_tables as tables
-from opsmap_agent.journal import Journal
-from opsmap_agent.journal_quota import BufferFullError, drop
-from opsmap_agent.journal_rows import Admission
+from opsmap_agent.journal.journal import Journal, tables
+from opsmap_agent.journal.quota import BufferFullError, drop
+from opsmap_agent.journal.rows import Admission
 from opsmap_protocol.enums import CommandOutcome, HealthStatus, OutputStream
 from opsmap_protocol.messages import Command, CommandOutput, CommandResult, EventBody, HealthChanged
 from opsmap_protocol.specs import NativeCommand, SyncMode

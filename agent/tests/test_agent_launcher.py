@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from opsmap_agent import launcher
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.launcher import LaunchUnknownError, is_shim, launch
-from opsmap_agent.processes import ProcessIdentity, boot_id, signal_group, wait_for_end
-from opsmap_agent.program import Program
-from opsmap_agent.refusals import NotStartedError
+from opsmap_agent.commands.refusals import NotStartedError
+from opsmap_agent.host.processes import ProcessIdentity, boot_id, signal_group, wait_for_end
+from opsmap_agent.jobs import launcher
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.jobs.launcher import LaunchUnknownError, is_shim, launch
+from opsmap_agent.rules.program import Program
 
 ENV = {"PATH": "/usr/bin:/bin", "COLOUR": "blue"}
 
@@ -225,7 +225,7 @@ async def test_end_is_noticed_without_a_descriptor_to_spare(
         raise OSError(number, "no")
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    monkeypatch.setattr("opsmap_agent.processes._POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr("opsmap_agent.host.processes._POLL_INTERVAL_S", 0.01)
     launched = await asyncio.to_thread(launch, sh("sleep 0.1"), folder)
     async with asyncio.timeout(5):
         await wait_for_end(launched.shim)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsmap_agent.masking import mask_arguments, mask_environment
+from opsmap_agent.host.masking import mask_arguments, mask_environment
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from opsmap_agent.commands.refusals import NotStartedError, RejectedError
 from opsmap_agent.configuration import Configuration, NativeCommands, ProcessLimits
-from opsmap_agent.policy import Policy
-from opsmap_agent.program import Program
-from opsmap_agent.refusals import NotStartedError, RejectedError
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.program import Program
 from opsmap_protocol.enums import ServiceAction
 from opsmap_protocol.specs import ExecuteCommand, ScriptCommand, ServiceControlCommand
 

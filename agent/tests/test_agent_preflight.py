@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from opsmap_agent import cli, clock_state, preflight
+from opsmap_agent import cli
 from opsmap_agent.configuration import Configuration, Network, RunAs, Scripts, Watchdog
-from opsmap_agent.preflight import look_around
+from opsmap_agent.host import clock_state
+from opsmap_agent.upkeep import preflight
+from opsmap_agent.upkeep.preflight import look_around
 from opsmap_daemon.logs import Logging
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to others")

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from opsmap_agent.commands.refusals import NotStartedError, RejectedError
+from opsmap_agent.commands.sync import ProcessResult, SyncRunner
 from opsmap_agent.configuration import Configuration, ProcessLimits
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.launcher import launch
-from opsmap_agent.policy import Policy
-from opsmap_agent.processes import wait_for_end
-from opsmap_agent.program import Program
-from opsmap_agent.refusals import NotStartedError, RejectedError
-from opsmap_agent.sync import ProcessResult, SyncRunner
+from opsmap_agent.host.processes import wait_for_end
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.jobs.launcher import launch
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.program import Program
 from opsmap_protocol.specs import ExecuteCommand, ScriptCommand
 
 Run = Callable[..., Program]
@@ -113,6 +113,6 @@ async def test_limits_hold_for_jobs(resolve: Run, tmp_path: Path) -> None:
 
 
 def test_limits_without_their_tool_are_refused(resolve: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.limits.shutil.which", lambda name, path: None)
+    monkeypatch.setattr("opsmap_agent.rules.limits.shutil.which", lambda name, path: None)
     with pytest.raises(NotStartedError, match=r"scripts\.limits needs prlimit .* not installed"):
         resolve(ExecuteCommand("/bin/true"), limits=ProcessLimits(max_open_files=34))

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsmap_agent.checks import CheckRunner
+from opsmap_agent.checks.completion import CheckRunner
+from opsmap_agent.checks.health import ProbeAsker
+from opsmap_agent.checks.probes import Prober
+from opsmap_agent.commands.refusals import RejectedError
+from opsmap_agent.commands.sync import SyncRunner
 from opsmap_agent.configuration import Checks, Configuration
-from opsmap_agent.health import ProbeAsker
-from opsmap_agent.policy import Policy
-from opsmap_agent.probes import Prober
-from opsmap_agent.reach import Reach, as_address, embedded
-from opsmap_agent.refusals import RejectedError
-from opsmap_agent.sync import SyncRunner
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.reach import Reach, as_address, embedded
 from opsmap_daemon.configuration import ConfigurationError, load
 from opsmap_protocol.checks import HealthCheck, HttpHealthy, HttpProbe, PortOpen, TcpProbe
 from opsmap_protocol.enums import HealthStatus

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.remote_settings import SettingsInForce
+from opsmap_agent.rules.remote_settings import SettingsInForce
 from opsmap_daemon import logs
 from opsmap_protocol.messages import ConfigUpdate, RemoteSettings
 from opsmap_protocol.specs import NativeCommand

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsmap_agent import runas
+from opsmap_agent.commands.refusals import NotStartedError, RejectedError
 from opsmap_agent.configuration import Configuration, RunAs
-from opsmap_agent.policy import Policy
-from opsmap_agent.refusals import NotStartedError, RejectedError
+from opsmap_agent.rules import runas
+from opsmap_agent.rules.policy import Policy
 from opsmap_protocol.messages import CancelCommand
 from opsmap_protocol.specs import AsyncMode, ExecuteCommand
 
@@ -274,7 +274,7 @@ async def test_cancelled_job_of_another_user_is_ended_by_that_user(
         os.killpg(group, number)
         return True
 
-    monkeypatch.setattr("opsmap_agent.job.signal_group_of", signal_group_of)
+    monkeypatch.setattr("opsmap_agent.jobs.job.signal_group_of", signal_group_of)
     monkeypatch.setattr(runas.OtherUsers, "check", lambda self, user: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1)
     async with open_host() as host:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsmap_agent import policy, scripts
+from opsmap_agent.commands.refusals import NotStartedError, RefusalError, RejectedError
+from opsmap_agent.commands.sync import SyncRunner
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.launcher import launch
-from opsmap_agent.policy import Policy
-from opsmap_agent.process_table import ProcessEntry, is_named
-from opsmap_agent.processes import wait_for_end
-from opsmap_agent.program import Program
-from opsmap_agent.refusals import NotStartedError, RefusalError, RejectedError
-from opsmap_agent.sync import SyncRunner
+from opsmap_agent.host.process_table import ProcessEntry, is_named
+from opsmap_agent.host.processes import wait_for_end
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.jobs.launcher import launch
+from opsmap_agent.rules import policy, scripts
+from opsmap_agent.rules.policy import Policy
+from opsmap_agent.rules.program import Program
 from opsmap_protocol.specs import AsyncMode, ScriptCommand
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def test_second_name_of_a_file_is_refused(
     if os.geteuid() == 0:
         # To root's files only root can make links: shown with the file of an agent that is not root.
         os.chown(script, SOMEBODY, SOMEBODY)
-        monkeypatch.setattr("opsmap_agent.trusted._check_folder", lambda *_, **__: None)
+        monkeypatch.setattr("opsmap_agent.rules.trusted._check_folder", lambda *_, **__: None)
         monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
     refused(resolve, script, r"has 2 names \(hard links\)")
 

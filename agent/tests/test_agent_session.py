@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opsmap_agent.agent import Agent
-from opsmap_agent.committer import CommitError
 from opsmap_agent.configuration import Configuration, Gateway, Network, Watchdog
-from opsmap_agent.instance import StartError
+from opsmap_agent.journal.committer import CommitError
+from opsmap_agent.upkeep.instance import StartError
 from opsmap_daemon.backoff import Reconnect
 from opsmap_daemon.connection import GaveUpError
 from opsmap_protocol.enums import PeerRole
@@ -127,7 +127,7 @@ async def test_result_finds_its_way_when_the_gateway_died_meanwhile(open_host: O
 async def test_command_that_stopping_interrupts_ends_definitely(
     open_host: OpenHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.dispatcher._STOP_GRACE_S", 0.05)
+    monkeypatch.setattr("opsmap_agent.commands.dispatcher._STOP_GRACE_S", 0.05)
     async with open_host() as host:
         request_id = await host.gateway.command(sh("sleep 60"), SyncMode(60_000))
         await host.gateway.until(lambda: host.gateway.received == [request_id])
@@ -226,7 +226,7 @@ async def test_full_disk_does_not_end_the_session(open_host: OpenHost, monkeypat
     async with open_host() as host:
         with monkeypatch.context() as patched:
             for name in ("save_setting", "admit", "probe"):
-                patched.setattr(f"opsmap_agent.journal.Journal.{name}", full)
+                patched.setattr(f"opsmap_agent.journal.journal.Journal.{name}", full)
             await host.gateway.challenge()
             await host.gateway.resume(0)
             await host.gateway.tell(ConfigUpdate(AGENT_ID, datetime.now(UTC), "r", []))

@@ -15,7 +15,7 @@ import pytest
 
 from opsmap_agent.agent import Agent
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.slots import in_order_of
+from opsmap_agent.sessions.slots import in_order_of
 from opsmap_daemon.backoff import Reconnect
 from opsmap_daemon.connection import GaveUpError
 from opsmap_protocol.messages import Command, Error, GoAway, Ping, ProbeCommands, Resume
@@ -172,7 +172,7 @@ async def test_third_gateway_steps_in_for_one_that_refuses(open_fleet: OpenFleet
 async def test_gateway_that_does_not_read_holds_nobody_up(
     open_fleet: OpenFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.session._SEND_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("opsmap_agent.sessions.session._SEND_TIMEOUT_S", 0.5)
     async with open_fleet(2) as fleet:
         first, second = fleet.gateways
         await asyncio.gather(first.welcome(acked_seq=None), second.welcome())
@@ -240,7 +240,7 @@ async def test_goaway_without_another_address_changes_nothing(open_fleet: OpenFl
 
 
 async def test_gateway_that_never_goes_is_left(open_fleet: OpenFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.slots._LEAVING_S", 0.2)
+    monkeypatch.setattr("opsmap_agent.sessions.slots._LEAVING_S", 0.2)
     async with open_fleet(2, sessions=1) as fleet:
         first, second = fleet.gateways
         await first.welcome()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opsmap_agent import cli
-from opsmap_agent import status as status_module
+from opsmap_agent.commands.tally import Refusal, Tally
 from opsmap_agent.configuration import Configuration
-from opsmap_agent.diagnosis import describe, find_troubles
-from opsmap_agent.instance import StartError, is_running, single_instance
-from opsmap_agent.status import (
+from opsmap_agent.upkeep import status as status_module
+from opsmap_agent.upkeep.diagnosis import describe, find_troubles
+from opsmap_agent.upkeep.instance import StartError, is_running, single_instance
+from opsmap_agent.upkeep.status import (
     BufferStatus,
     CertificateStatus,
     GatewayStatus,
@@ -28,7 +29,6 @@ from opsmap_agent.status import (
     status_path,
     write_status,
 )
-from opsmap_agent.tally import Refusal, Tally
 from opsmap_protocol.specs import NativeCommand
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from opsmap_agent.program import Program
-from opsmap_agent.refusals import NotStartedError
-from opsmap_agent.sync import SyncRunner
+from opsmap_agent.commands.refusals import NotStartedError
+from opsmap_agent.commands.sync import SyncRunner
+from opsmap_agent.rules.program import Program
 
 ENV = {"PATH": "/usr/bin:/bin"}
 

@@ -18,8 +18,8 @@ import pytest
 
 import opsmap_agent
 from opsmap_agent.agent import Agent
-from opsmap_agent.journal import Journal
-from opsmap_agent.trust import BackendKeys, TrustError
+from opsmap_agent.identity.trust import BackendKeys, TrustError
+from opsmap_agent.journal.journal import Journal
 from opsmap_daemon.configuration import ConfigurationError
 from opsmap_protocol.checks import FileProbe, HealthCheck
 from opsmap_protocol.codec import encode
@@ -234,7 +234,7 @@ async def test_token_that_is_none_is_refused(open_host: OpenHost, token: Any) ->
 async def test_number_of_challenges_in_a_session_is_bounded(
     open_host: OpenHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsmap_agent.session._MAX_CHALLENGES", 3)
+    monkeypatch.setattr("opsmap_agent.sessions.session._MAX_CHALLENGES", 3)
     async with open_host() as host:
         first = host.gateway.registration["nonce"]
         for _ in range(2):
@@ -446,7 +446,7 @@ async def test_certificate_is_looked_into_once(pki: Pki, keys: BackendKeys, monk
     async def nobody(*_: Any) -> Any:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr("opsmap_agent.trust.inspect_apart", nobody)
+    monkeypatch.setattr("opsmap_agent.identity.trust.inspect_apart", nobody)
     other = BackendKeys(pki.backend_ca.ca, ORGANIZATION)
     assert await other.learn([pki.signer().encoded()] * 2, "g") == []
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opsmap_agent import cli, uninstall
-from opsmap_agent.instance import single_instance
-from opsmap_agent.jobfolder import JobFolder
+from opsmap_agent import cli
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.upkeep import uninstall
+from opsmap_agent.upkeep.instance import single_instance
 
 if TYPE_CHECKING:
     from conftest import Pki

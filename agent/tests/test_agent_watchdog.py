@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 import opsmap_agent
-from opsmap_agent import watchdog
 from opsmap_agent.configuration import Watchdog as Settings
-from opsmap_agent.watchdog import EXIT_STUCK, RestartRecord, Watchdog
+from opsmap_agent.upkeep import watchdog
+from opsmap_agent.upkeep.watchdog import EXIT_STUCK, RestartRecord, Watchdog
 from opsmap_protocol.specs import AsyncMode, ExecuteCommand, NativeCommand, SyncMode
 
 if TYPE_CHECKING:

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
+from opsmap_agent.commands.tally import Tally
 from opsmap_agent.configuration import Configuration, Discovery
 from opsmap_agent.discovery import discoverer as module
 from opsmap_agent.discovery.discoverer import Discoverer
 from opsmap_agent.discovery.findings import Finding, Found
 from opsmap_agent.discovery.memory import Told, load_told, save_told
 from opsmap_agent.discovery.reports import Digests, KindReport, compare
-from opsmap_agent.journal import Journal
-from opsmap_agent.remote_settings import SettingsInForce
-from opsmap_agent.switchboard import Switchboard
-from opsmap_agent.tally import Tally
+from opsmap_agent.journal.journal import Journal
+from opsmap_agent.rules.remote_settings import SettingsInForce
+from opsmap_agent.sessions.switchboard import Switchboard
 from opsmap_protocol.enums import DiscoveryKind
 from opsmap_protocol.messages import Discover, DiscoveryResult, RemoteSettings
 

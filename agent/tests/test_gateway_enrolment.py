@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 
 from opsmap_agent.agent import Agent
 from opsmap_agent.configuration import Configuration as AgentConfiguration
-from opsmap_agent.enrolment import add_arguments, default_agent_id, enroll
+from opsmap_agent.identity.enrolment import add_arguments, default_agent_id, enroll
 from opsmap_daemon import tls
 from opsmap_daemon.configuration import load
 from opsmap_gateway.attempts import Attempts
@@ -338,7 +338,7 @@ def test_attempts_count_by_network_and_forget_after_a_minute() -> None:
 
 
 def test_default_name_is_one_that_certificates_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsmap_agent.host.hostname", lambda: "_srv <h1>é.example-")
+    monkeypatch.setattr("opsmap_agent.host.description.hostname", lambda: "_srv <h1>é.example-")
     name = default_agent_id()
     assert name.startswith("srv-h1-.example")
     Identity(ORGANIZATION, PeerRole.AGENT, name)

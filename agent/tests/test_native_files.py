@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native import NativeCommandError, opening
-from opsmap_agent.refusals import RejectedError
 from testing_natives import RunNative
 
 READERS = ("file_read", "file_checksum")
@@ -163,7 +163,7 @@ async def test_the_inside_of_processes_by_another_mount(native: RunNative, tmp_p
     code = (
         f"mount -t proc proc {tmp_path} && cd /work 2>/dev/null; exec {sys.executable} -c "
         "'from opsmap_agent.native import opening, NativeContext\n"
-        "from opsmap_agent.refusals import RejectedError\n"
+        "from opsmap_agent.commands.refusals import RejectedError\n"
         "try:\n"
         f'    with opening.regular_file(NativeContext(None, None, None), "{tmp_path}/self/environ"): print("read")\n'
         'except RejectedError as error: print("refused")\''

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native.bounds import MAX_ENTRIES
-from opsmap_agent.refusals import RejectedError
 from testing_natives import RunNative
 
 

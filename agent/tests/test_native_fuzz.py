@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.configuration import NativeCommands
+from opsmap_agent.host.process_table import ProcessTable
 from opsmap_agent.native import NativeCommand, NativeCommandError, NativeContext, Natives, native_commands
-from opsmap_agent.process_table import ProcessTable
-from opsmap_agent.refusals import RejectedError
 from opsmap_protocol.codec import encode
 from opsmap_protocol.enums import CommandOutcome
 from opsmap_protocol.messages import CommandResult

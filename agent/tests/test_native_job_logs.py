@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.journal_rows import JobRow
+from opsmap_agent.commands.refusals import RejectedError
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.journal.rows import JobRow
 from opsmap_agent.native import NativeCommandError
-from opsmap_agent.refusals import RejectedError
 from opsmap_protocol.messages import AsyncStarted
 from testing_natives import RunNative
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native import NativeCommandError
-from opsmap_agent.refusals import RejectedError
 from testing_natives import RunNative
 from testing_pki import Pki
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.configuration import NativeCommands
-from opsmap_agent.launcher import SHIM
+from opsmap_agent.jobs.launcher import SHIM
 from opsmap_agent.native import NativeCommandError, process_kill
-from opsmap_agent.refusals import RejectedError
 from testing_natives import RunNative
 
 _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")

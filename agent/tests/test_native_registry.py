@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.configuration import NativeCommands
 from opsmap_agent.native import NativeCommandError, native_commands, registry
 from opsmap_agent.native.blocking import MAX_HANGING, MAX_WORKING
 from opsmap_agent.native.bounds import Cut, bounded
-from opsmap_agent.refusals import RejectedError
 from testing_natives import RunNative
 
 REFERENCE = {

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from opsmap_agent import systemd
+from opsmap_agent.commands.refusals import RejectedError
+from opsmap_agent.host import systemd
 from opsmap_agent.native import NativeCommandError
-from opsmap_agent.refusals import RejectedError
 from opsmap_protocol.enums import ServiceAction, ServiceState
 from testing_bus import DBUS_DAEMON, ScriptedSystemd, Unit, scripted_systemd
 from testing_natives import RunNative

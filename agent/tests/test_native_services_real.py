@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsmap_agent import systemd
+from opsmap_agent.host import systemd
 from opsmap_agent.native import NativeCommandError
 from testing_bus import real_systemd, why_no_real_systemd
 from testing_natives import RunNative

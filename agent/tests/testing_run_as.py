@@ -20,13 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from opsmap_agent.commands.refusals import RefusalError
+from opsmap_agent.commands.sync import SyncRunner
 from opsmap_agent.configuration import Configuration, Gateway, ProcessLimits, RunAs, Scripts, Tls
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.launcher import launch
-from opsmap_agent.policy import Policy
-from opsmap_agent.processes import wait_for_end
-from opsmap_agent.refusals import RefusalError
-from opsmap_agent.sync import SyncRunner
+from opsmap_agent.host.processes import wait_for_end
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.jobs.launcher import launch
+from opsmap_agent.rules.policy import Policy
 from opsmap_protocol.specs import ExecuteCommand, ScriptCommand
 
 _KINDS: dict[str, Any] = {"execute": ExecuteCommand, "script": ScriptCommand, "job": ScriptCommand}

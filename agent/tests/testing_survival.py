@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import opsmap_agent
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.processes import ProcessIdentity
+from opsmap_agent.host.processes import ProcessIdentity
+from opsmap_agent.jobs.folder import JobFolder
 from opsmap_protocol.specs import AsyncMode, ExecuteCommand
 
 if TYPE_CHECKING:

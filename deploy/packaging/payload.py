@@ -64,6 +64,8 @@ def _install_requirements(target: Path, python: str, platform: str) -> None:
 
 
 def _build_wheel(work: Path) -> Path:
+    # What an earlier build has left there would go into the wheel, modules that are gone since too.
+    shutil.rmtree(REPOSITORY / "agent" / "build", ignore_errors=True)
     run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(work), "agent"])
     (wheel,) = work.glob("*.whl")
     return wheel

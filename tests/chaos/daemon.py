@@ -71,7 +71,7 @@ def _prepare(settings: Settings, triggers: Triggers, clock: ClockOffset) -> None
         delivery_time = timedelta(seconds=settings.delivery_s)
         replace("apps.gateways.actions.requests:DELIVERY_TIME", lambda _: delivery_time)
     if settings.shim is not None:
-        from opsmap_agent import launcher
+        from opsmap_agent.jobs import launcher
 
         launcher.SHIM = settings.shim
     if settings.plant is not None:

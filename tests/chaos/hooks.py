@@ -198,7 +198,7 @@ def watch_journal_commits(reach: Reach, steps: Iterable[Step]) -> None:
 
         return watched
 
-    replace("opsmap_agent.committer:_commit", make)
+    replace("opsmap_agent.journal.committer:_commit", make)
 
 
 def _adding(steps: Sequence[Step], reach: Reach, original: Callable[..., Any]) -> Callable[..., Any]:

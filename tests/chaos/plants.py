@@ -17,9 +17,9 @@ class Plant:
 
 def _forget_commands() -> None:
     """The agent's journal does not recognise a command that it has seen."""
-    from opsmap_agent import journal_tables
+    from opsmap_agent.journal import tables as journal_tables
 
-    replace("opsmap_agent.journal_tables:_known", lambda _: lambda _db, _request_id: None)
+    replace("opsmap_agent.journal.tables:_known", lambda _: lambda _db, _request_id: None)
     insert = journal_tables._INSERT_COMMAND
     assert insert.startswith("INSERT INTO"), "the plant no longer fits the journal"
     journal_tables._INSERT_COMMAND = insert.replace("INSERT INTO", "INSERT OR REPLACE INTO", 1)

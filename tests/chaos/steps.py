@@ -31,12 +31,12 @@ _INGEST = "apps.gateways.actions.reports:ingest_reports"
 _SEND = "apps.gateways.consumers:LinkConsumer.send"
 _TO_AGENT = "opsmap_gateway.router:Router.backend_frame"
 _TO_BACKEND = "opsmap_gateway.router:Router.agent_frame"
-_ADMIT = "opsmap_agent.journal_tables:admit"
-_RECORD = "opsmap_agent.journal_tables:record"
-_FORGET = "opsmap_agent.journal_tables:forget_events"
-_LAUNCH = "opsmap_agent.launcher:launch"
-_RUN = "opsmap_agent.execution:Execution.run"
-_PUMP = "opsmap_agent.session:Session._send_events"
+_ADMIT = "opsmap_agent.journal.tables:admit"
+_RECORD = "opsmap_agent.journal.tables:record"
+_FORGET = "opsmap_agent.journal.tables:forget_events"
+_LAUNCH = "opsmap_agent.jobs.launcher:launch"
+_RUN = "opsmap_agent.commands.execution:Execution.run"
+_PUMP = "opsmap_agent.sessions.session:Session._send_events"
 
 _END = _records("command_result", "async_status")
 _START = _records("async_started")
@@ -63,7 +63,7 @@ STEPS = (
     Step("agent-launch-after", "agent", _LAUNCH, Where.RETURN),
     Step("agent-events-before", "agent", _PUMP, Where.ENTER),
     Step("agent-events-after", "agent", _PUMP, Where.RETURN),
-    Step("agent-ack-received", "agent", "opsmap_agent.journal:Journal.acknowledge", Where.ENTER),
+    Step("agent-ack-received", "agent", "opsmap_agent.journal.journal:Journal.acknowledge", Where.ENTER),
 )
 
 AGENT_JOURNAL_STEPS = (

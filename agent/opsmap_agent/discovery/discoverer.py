@@ -19,14 +19,14 @@ from functools import partial
 
 from websockets.exceptions import ConnectionClosed
 
+from opsmap_agent.commands.tally import Tally
 from opsmap_agent.configuration import Discovery
 from opsmap_agent.discovery.apart import survey_apart
 from opsmap_agent.discovery.memory import Told, load_told, save_told
 from opsmap_agent.discovery.reports import Digests, KindReport
-from opsmap_agent.journal import Journal
-from opsmap_agent.remote_settings import SettingsInForce
-from opsmap_agent.switchboard import Switchboard
-from opsmap_agent.tally import Tally
+from opsmap_agent.journal.journal import Journal
+from opsmap_agent.rules.remote_settings import SettingsInForce
+from opsmap_agent.sessions.switchboard import Switchboard
 from opsmap_protocol.enums import DiscoveryKind
 from opsmap_protocol.messages import Discover, DiscoveryResult
 

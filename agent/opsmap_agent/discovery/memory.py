@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
-from opsmap_agent.committer import CommitError
 from opsmap_agent.discovery.reports import Digests, KindReport
-from opsmap_agent.journal import Journal
+from opsmap_agent.journal.committer import CommitError
+from opsmap_agent.journal.journal import Journal
 
 _logger = logging.getLogger(__name__)
 _SETTING = "discovery"

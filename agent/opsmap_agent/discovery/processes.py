@@ -14,7 +14,7 @@ from opsmap_agent.discovery.findings import (
     without_nulls,
 )
 from opsmap_agent.discovery.procfs import HostView, Process, Socket, user_name
-from opsmap_agent.masking import mask_arguments
+from opsmap_agent.host.masking import mask_arguments
 
 _MAX_PROCESSES = 1_000
 _MAX_PORTS = 2_000

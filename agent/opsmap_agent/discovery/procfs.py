@@ -20,7 +20,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from opsmap_agent.discovery.findings import NotAvailableError
-from opsmap_agent.launcher import is_shim
+from opsmap_agent.jobs.launcher import is_shim
 
 _MAX_PROCESSES = 50_000
 _MAX_SOCKETS = 100_000

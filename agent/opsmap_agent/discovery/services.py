@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from opsmap_agent.discovery.findings import Finding, Found, NotAvailableError, clean, cut_to, key_of, without_nulls
 from opsmap_agent.discovery.procfs import HostView
-from opsmap_agent.systemd import Service, SystemdError, list_services
+from opsmap_agent.host.systemd import Service, SystemdError, list_services
 from opsmap_protocol.enums import ServiceState
 
 _MAX_SERVICES = 1_000

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from opsmap_agent import systemd
+from opsmap_agent.host import systemd
 from opsmap_agent.native.bounds import Cut, bounded
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
 

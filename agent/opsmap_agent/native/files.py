@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native.opening import check_path, described, regular_file
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
-from opsmap_agent.refusals import RejectedError
 
 _MAX_READ_BYTES = 256 * 1024
 """Four times as much fits an answer even if each byte has to be escaped."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import TypedDict
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native.bounds import Cut, bounded
 from opsmap_agent.native.files import iso_time
 from opsmap_agent.native.opening import check_path, described
 from opsmap_agent.native.registry import NativeContext, native
-from opsmap_agent.refusals import RejectedError
 
 _MAX_DEPTH = 32
 _DEFAULT_DEPTH = 8

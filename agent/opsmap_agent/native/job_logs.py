@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TypedDict
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
-from opsmap_agent.refusals import RejectedError
 
 _MAX_BYTES = 256 * 1024
 

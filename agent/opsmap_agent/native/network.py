@@ -11,9 +11,9 @@ from typing import Any, TypedDict
 
 import psutil
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native.bounds import Cut, bounded, shortened
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
-from opsmap_agent.refusals import RejectedError
 
 _MAX_TIMEOUT_MS = 60_000
 _METHODS = ("GET", "HEAD", "OPTIONS")

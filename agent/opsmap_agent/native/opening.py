@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.native.bounds import shortened
 from opsmap_agent.native.registry import NativeCommandError, NativeContext
-from opsmap_agent.refusals import RejectedError
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

@@ -10,9 +10,9 @@ from typing import TypedDict
 
 import psutil
 
-from opsmap_agent.launcher import SHIM, is_shim
+from opsmap_agent.commands.refusals import RejectedError
+from opsmap_agent.jobs.launcher import SHIM, is_shim
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
-from opsmap_agent.refusals import RejectedError
 
 _ALLOWED = (
     signal.SIGHUP,

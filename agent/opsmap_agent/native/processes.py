@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar
 
 import psutil
 
-from opsmap_agent.masking import mask_arguments, mask_environment
+from opsmap_agent.host.masking import mask_arguments, mask_environment
 from opsmap_agent.native.bounds import Cut, bounded, shortened
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
 

@@ -20,13 +20,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from opsmap_agent.checks.probes import Prober
+from opsmap_agent.commands.refusals import RejectedError
 from opsmap_agent.configuration import NativeCommands
-from opsmap_agent.jobfolder import JobFolder
-from opsmap_agent.journal import Journal
+from opsmap_agent.jobs.folder import JobFolder
+from opsmap_agent.journal.journal import Journal
 from opsmap_agent.native.blocking import BlockingCalls, NoThreadError
 from opsmap_agent.native.bounds import Cut
-from opsmap_agent.probes import Prober
-from opsmap_agent.refusals import RejectedError
 from opsmap_protocol import codec
 from opsmap_protocol.errors import MalformedMessageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypedDict
 
-from opsmap_agent import systemd
+from opsmap_agent.host import systemd
 from opsmap_agent.native.bounds import Cut, bounded
 from opsmap_agent.native.registry import NativeCommandError, NativeContext, native
 from opsmap_protocol.enums import ServiceAction

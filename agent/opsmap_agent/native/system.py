@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 
 import psutil
 
-from opsmap_agent.host import describe_os, hostname
+from opsmap_agent.host.description import describe_os, hostname
 from opsmap_agent.native.blocking import NoThreadError
 from opsmap_agent.native.bounds import Cut, bounded, shortened
 from opsmap_agent.native.registry import NativeContext, native

@@ -1,0 +1,1 @@
+"""Looking at components: completion checks once, health checks again and again."""

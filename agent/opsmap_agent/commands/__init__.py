@@ -1,0 +1,1 @@
+"""Commands on their way through the agent: taken in once, run, answered."""

@@ -1,0 +1,1 @@
+"""What this host lets the backend do: which programs and scripts, as whom, within which limits, connecting where."""
