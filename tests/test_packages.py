@@ -74,14 +74,8 @@ def test_package_installs_runs_and_leaves_nothing(packages: dict[str, Path], roo
     assert run([*in_root, VERIFY[kind]]).strip() in {"", _rpm_on_debian(kind)}
     assert _mode(root / "etc/opsmap/certs") == 0o700
     assert _mode(root / "etc/sudoers.d/opsmap-agent") == 0o440
-    writable = run(
-        [
-            *in_root,
-            "find /usr/lib/opsmap-agent ! -type l ( -perm -g+w -o -perm -o+w -o ! -user root )".replace(
-                "(", r"\("
-            ).replace(")", r"\)"),
-        ]
-    )
+    others = r"find /usr/lib/opsmap-agent ! -type l \( -perm -g+w -o -perm -o+w -o ! -user root \)"
+    writable = run([*in_root, others])
     assert writable == "", "code of the agent that somebody else than root may change"
     run([*in_root, REMOVE[kind]])
     assert not (root / "usr/lib/opsmap-agent").exists()
@@ -103,6 +97,14 @@ def test_installed_agent_does_not_take_code_from_elsewhere(
 @pytest.mark.parametrize("program", ["agent", "gateway"])
 def test_zipapp_runs_by_itself(packages: dict[str, Path], tmp_path: Path, program: str) -> None:
     assert f"opsmap-{program}" in run([str(packages[program]), "--version"], SHIV_ROOT=str(tmp_path))
+
+
+def test_zipapp_finds_its_code_in_its_children_too(packages: dict[str, Path], tmp_path: Path) -> None:
+    """A child of the agent reads the configuration when it starts."""
+    (tmp_path / "agent.yaml").write_text("gateway: {urll: wss://gateway}\n", encoding="ascii")
+    starting = [str(packages["agent"]), "run", "--config", str(tmp_path / "agent.yaml")]
+    told = run(starting, code=78, SHIV_ROOT=str(tmp_path / "code"))
+    assert "agent.yaml:1: gateway.urll: unknown key (did you mean 'url'?)" in told
 
 
 def test_zipapp_says_which_python_it_needs(tmp_path: Path) -> None:

@@ -53,9 +53,11 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/maps/validate": {"POST": "200 200 200 200 401"},
     "api/v1/maps/<uuid:map_id>": {"GET": "200 200 200 404 401", "DELETE": "204 204 403 404 401"},
     "api/v1/maps/<uuid:map_id>/documents": {"GET": "200 200 200 404 401", "PUT": "200 200 403 404 401"},
+    "api/v1/maps/<uuid:map_id>/impact": {"GET": "200 200 200 404 401"},
     "api/v1/maps/<uuid:map_id>/operations": {"GET": "200 200 200 404 401", "POST": "201 201 422 404 401"},
     "api/v1/schemas/map-document.json": {"GET": "200 200 200 200 200"},
     "api/v1/components/<uuid:component_id>": {"GET": "200 200 200 404 401"},
+    "api/v1/components/<uuid:component_id>/impact": {"GET": "200 200 200 404 401"},
     # Its host is away: who may read the log learns that, who may not see the component learns nothing.
     "api/v1/components/<uuid:component_id>/log": {"GET": "503 503 503 404 401"},
     "api/v1/operations/<uuid:operation_id>": {"GET": "200 200 200 404 401"},

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs the small tools that tests compare the agent's answers with, where that is ours to do. Never fails: tests
-# without their tool count as skipped, and say which package it is in.
+# Installs the small tools that tests compare the agent with or build packages with, where that is ours to do. Never
+# fails: tests without their tool count as skipped, and say which package it is in.
 set -uo pipefail
 
 # command=package
-wanted=(dbus-daemon=dbus ip=iproute2 ps=procps sudo=sudo)
+wanted=(dbus-daemon=dbus ip=iproute2 ps=procps rpmbuild=rpm sudo=sudo systemd-analyze=systemd)
 
 missing=()
 for tool in "${wanted[@]}"; do
