@@ -51,11 +51,15 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/auth/tokens/<uuid:token_id>": {"DELETE": "404 404 204 404 401"},
     "api/v1/maps": {"GET": "200 200 200 200 401", "POST": "201 201 404 404 401"},
     "api/v1/maps/validate": {"POST": "200 200 200 200 401"},
+    "api/v1/maps/import": {"POST": "201 201 404 404 401"},
     "api/v1/maps/<uuid:map_id>": {"GET": "200 200 200 404 401", "DELETE": "204 204 403 404 401"},
     "api/v1/maps/<uuid:map_id>/documents": {"GET": "200 200 200 404 401", "PUT": "200 200 403 404 401"},
     "api/v1/maps/<uuid:map_id>/impact": {"GET": "200 200 200 404 401"},
+    # What comes as JSON is no archive: only who may change the Map is told so.
+    "api/v1/maps/<uuid:map_id>/documents.zip": {"GET": "200 200 200 404 401", "PUT": "415 415 403 404 401"},
     "api/v1/maps/<uuid:map_id>/operations": {"GET": "200 200 200 404 401", "POST": "201 201 422 404 401"},
     "api/v1/schemas/map-document.json": {"GET": "200 200 200 200 200"},
+    "api/v1/schemas/v1/map-document.json": {"GET": "200 200 200 200 200"},
     "api/v1/components/<uuid:component_id>": {"GET": "200 200 200 404 401"},
     "api/v1/components/<uuid:component_id>/impact": {"GET": "200 200 200 404 401"},
     # Its host is away: who may read the log learns that, who may not see the component learns nothing.
@@ -188,6 +192,11 @@ def world(cast: Cast, settings: Any, pki_folder: Path) -> World:
             ("api/v1/auth/tokens", "POST"): {"name": "laptop"},
             ("api/v1/maps", "POST"): {"workspaceId": str(cast.production.pk), "documents": documents},
             ("api/v1/maps/validate", "POST"): {"documents": documents},
+            ("api/v1/maps/import", "POST"): {
+                "kind": "csv",
+                "content": "name\ndb\n",
+                "workspaceId": str(cast.production.pk),
+            },
             ("api/v1/maps/<uuid:map_id>/documents", "PUT"): {"documents": documents},
             ("api/v1/maps/<uuid:map_id>/operations", "POST"): {"kind": "start"},
             ("api/v1/agents/<uuid:agent_id>/commands", "POST"): {"command": UPTIME},

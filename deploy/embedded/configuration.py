@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.embedded.ports import GATEWAY, HOST, LINK
+from deploy.embedded.ports import DOOR, GATEWAY, HOST, LINK
 from deploy.embedded.state import StateFolder, write_private
 
 Value = str | int | float | bool | Sequence["Value"] | Mapping[str, "Value"]
@@ -50,10 +50,15 @@ def gateway_configuration(state: StateFolder, ports: Mapping[str, int]) -> Mappi
         "agent_server": {
             "bind_address": f"{HOST}:{ports[GATEWAY]}",
             "tls": {**identity, "client_ca_file": str(state.pki / "ca" / "agent.crt")},
+            "enrolment": {"enabled": True, "bind_address": f"{HOST}:{ports[DOOR]}"},
         },
         "backend_connection": {
             "url": f"wss://{HOST}:{ports[LINK]}",
-            "tls": {**identity, "ca_file": str(state.pki / "ca" / "backend.crt")},
+            "tls": {
+                **identity,
+                "ca_file": str(state.pki / "ca" / "backend.crt"),
+                "root_ca_file": str(state.pki / "ca" / "root.crt"),
+            },
             "reconnect": RECONNECT,
         },
         "agent_registry": {"persistence": {"enabled": True, "file": str(folder / "registry.json")}},

@@ -18,8 +18,10 @@ from deploy.embedded.errors import PortTakenError
 from deploy.embedded.state import write_json
 
 HOST = "127.0.0.1"
-WEB, LINK, GATEWAY = "web", "link", "gateway"
-DEFAULTS = {WEB: 8000, LINK: 9443, GATEWAY: 8443}
+WEB, LINK, GATEWAY, DOOR = "web", "link", "gateway", "door"
+"""`DOOR` is where the gateway lets agents in that have no certificate yet."""
+
+DEFAULTS = {WEB: 8000, LINK: 9443, GATEWAY: 8443, DOOR: 8444}
 FIRST_DEMONSTRATION_PORT = 17100
 # Below the ports that the kernel gives to outgoing connections, which come and go.
 FREE_RANGE = range(20000, 32000)
@@ -32,7 +34,7 @@ def choose(path: Path, *, demonstration: tuple[str, ...], web_port: int | None, 
 
     Args:
         path: `ports.json`.
-        demonstration: names that need a port besides web, link and gateway.
+        demonstration: names that need a port besides web, link, gateway and its door.
         web_port: asked for on the command line; it decides.
         is_any_free: any free port will do instead of the usual one, or of a remembered one that is taken.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import opsmap_agent
+from opsmap_agent.jobs import launcher
 
 STEPS = {
     "shim-before-claim": ("set -C\n", "before"),
@@ -22,7 +22,7 @@ def write_shim(path: Path, triggers: Path) -> None:
     Raises:
         ValueError: shim.sh has no such line any more.
     """
-    text = Path(opsmap_agent.__file__).with_name("shim.sh").read_text(encoding="utf-8")
+    text = Path(launcher.SHIM).read_text(encoding="utf-8")
     for step, (line, place) in STEPS.items():
         if text.count(line) != 1:
             raise ValueError(f"{step}: shim.sh has {text.count(line)} lines {line!r}")

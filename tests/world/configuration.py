@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.embedded.configuration import AgentOfThisMachine, agent_configuration, gateway_configuration, to_yaml
-from deploy.embedded.ports import HOST, LINK
+from deploy.embedded.ports import DOOR, GATEWAY, HOST, LINK
 from deploy.embedded.state import StateFolder, write_private
 
 Settings = Mapping[str, Any]
@@ -21,10 +21,10 @@ def write_gateway(
     folder = state.path / "gateways" / gateway_id
     leaf = state.pki / "leaf" / gateway_id
     identity = {"cert_file": f"{leaf}.crt", "key_file": f"{leaf}.key"}
-    usual = gateway_configuration(state, {**ports, "gateway": ports[gateway_id]})
+    usual = gateway_configuration(state, {**ports, GATEWAY: ports[gateway_id], DOOR: 0})
     own: Settings = {
         "gateway": {"id": gateway_id},
-        "agent_server": {"tls": identity},
+        "agent_server": {"tls": identity, "enrolment": {"enabled": False}},
         "backend_connection": {"url": link_url, "tls": identity},
         "agent_registry": {"persistence": {"file": str(folder / "registry.json")}},
         "buffer": {"path": str(folder / "buffer")},
@@ -42,7 +42,7 @@ def write_agent(
     settings: Settings,
 ) -> Path:
     """Write the file of one agent, whose journal is in `journals`; where it is."""
-    usual = agent_configuration(state, {"gateway": 0}, AgentOfThisMachine(agent_id, labels))
+    usual = agent_configuration(state, {GATEWAY: 0}, AgentOfThisMachine(agent_id, labels))
     first, *others = gateway_urls
     own: Settings = {
         "gateway": {"url": first, "fallback_urls": others},

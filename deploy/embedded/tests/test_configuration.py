@@ -14,7 +14,7 @@ from deploy.embedded.configuration import (
 )
 from deploy.embedded.state import StateFolder
 
-PORTS = {"web": 8000, "link": 9443, "gateway": 8443}
+PORTS = {"web": 8000, "link": 9443, "gateway": 8443, "door": 8444}
 
 
 def test_it_reads_back_as_it_was_meant(tmp_path: Path) -> None:

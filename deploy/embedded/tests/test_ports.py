@@ -26,7 +26,7 @@ def free() -> int:
 
 
 def test_usual_ports() -> None:
-    assert ports.DEFAULTS == {"web": 8000, "link": 9443, "gateway": 8443}
+    assert ports.DEFAULTS == {"web": 8000, "link": 9443, "gateway": 8443, "door": 8444}
     assert ports.FIRST_DEMONSTRATION_PORT == 17100
 
 
@@ -34,7 +34,7 @@ def test_free_ports_are_chosen_once_and_remembered(tmp_path: Path) -> None:
     path = tmp_path / "ports.json"
     names = ("postgres-orders", "redis-cache")
     first = ports.choose(path, demonstration=names, web_port=None, is_any_free=True)
-    assert set(first) == {"web", "link", "gateway", *names}
+    assert set(first) == {*ports.DEFAULTS, *names}
     assert len(set(first.values())) == len(first)
     assert ports.choose(path, demonstration=names, web_port=None, is_any_free=True) == first
 
@@ -44,7 +44,7 @@ def test_a_taken_port_is_replaced_when_any_will_do(tmp_path: Path, taken: int) -
     ports.write_json(path, {"web": taken, "link": taken, "gateway": taken})
     chosen = ports.choose(path, demonstration=(), web_port=None, is_any_free=True)
     assert taken not in chosen.values()
-    assert len(set(chosen.values())) == 3
+    assert len(set(chosen.values())) == len(ports.DEFAULTS)
 
 
 def test_a_taken_port_is_named_with_who_has_it_and_what_to_do(tmp_path: Path, taken: int, free: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from opsmap_agent.jobs import launcher
 from tests.chaos import hooks, plants, shim, steps
 from tests.chaos.faults import catalogue
 from tests.chaos.hooks import Step, TargetMissingError, Where, install
@@ -129,8 +129,8 @@ def test_every_plant_can_be_built_in(name: str) -> None:
 def test_the_shim_can_be_killed_at_each_step_and_is_else_unchanged(tmp_path: Path) -> None:
     shim.write_shim(tmp_path / "shim.sh", tmp_path)
     ours = (tmp_path / "shim.sh").read_text(encoding="utf-8").splitlines()
-    product = Path(importlib.import_module("opsmap_agent").__file__).with_name("shim.sh")
-    assert [line for line in ours if "kill -9" not in line] == product.read_text(encoding="utf-8").splitlines()
+    product = Path(launcher.SHIM).read_text(encoding="utf-8").splitlines()
+    assert [line for line in ours if "kill -9" not in line] == product
     assert len(ours) - len([line for line in ours if "kill -9" not in line]) == len(shim.STEPS)
 
 
