@@ -69,7 +69,7 @@ def _check_config(options: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     if findings.faults:
         raise ConfigurationError(findings.faults)
-    besides = f", but for {len(findings.warnings)} warnings" if findings.warnings else ""
+    besides = f", but see the {len(findings.warnings)} warning(s)" if findings.warnings else ""
     print(f"{options.config}: the configuration and its certificates are fine{besides}")
     return 0
 
