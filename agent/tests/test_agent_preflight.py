@@ -178,7 +178,7 @@ buffer: {{path: buffer}}
     path.write_text(text)
     assert cli.main(["check-config", "--config", str(path)]) == 0
     told = capsys.readouterr()
-    assert told.out == f"{path}: the configuration and its certificates are fine, but for 1 warnings\n"
+    assert told.out == f"{path}: the configuration and its certificates are fine, but see the 1 warning(s)\n"
     assert told.err.startswith("warning: tls.root_ca_file: none")
     path.write_text(text + "watchdog: {pid_file: agent.yaml/pid}\n")
     assert cli.main(["check-config", "--config", str(path)]) == cli.EXIT_CONFIGURATION

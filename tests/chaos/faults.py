@@ -20,6 +20,7 @@ from tests.chaos.trial import Fault, NotStruckError, Scope, Trial
 
 _HOUR_S = 3600.0
 _HANGS = ("claim-after", "ingest-after-commit", "gateway-command-before", "agent-admit-after-commit")
+_ATTEMPTS = 3
 _FULL_DISK_BYTES = 4096
 """Nothing of the journal fits below this, and every record of a job does."""
 
@@ -62,11 +63,23 @@ def _process_of(step: Step, trial: Trial) -> str:
 
 
 def _dies_at(step: Step) -> Strike:
-    return lambda trial: trial.die_at(step.name, _process_of(step, trial))
+    return _until_struck(lambda trial: trial.die_at(step.name, _process_of(step, trial)))
 
 
 def _hangs_at(step: Step) -> Strike:
-    return lambda trial: trial.hang_at(step.name, _process_of(step, trial), most_s=8.0)
+    return _until_struck(lambda trial: trial.hang_at(step.name, _process_of(step, trial), most_s=8.0))
+
+
+def _until_struck(strike: Strike) -> Strike:
+    """Commands may take another way than they did when the process was chosen: agents change their gateway."""
+
+    def strike_until_it_hits(trial: Trial) -> None:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(NotStruckError):
+                return strike(trial)
+        return strike(trial)
+
+    return strike_until_it_hits
 
 
 def _deaths_at_any_time() -> Iterator[Fault]:
