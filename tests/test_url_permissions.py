@@ -54,6 +54,7 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/maps/import": {"POST": "201 201 404 404 401"},
     "api/v1/maps/<uuid:map_id>": {"GET": "200 200 200 404 401", "DELETE": "204 204 403 404 401"},
     "api/v1/maps/<uuid:map_id>/documents": {"GET": "200 200 200 404 401", "PUT": "200 200 403 404 401"},
+    "api/v1/maps/<uuid:map_id>/maintenance": {"POST": "200 200 403 404 401", "DELETE": "200 200 403 404 401"},
     "api/v1/maps/<uuid:map_id>/impact": {"GET": "200 200 200 404 401"},
     # What comes as JSON is no archive: only who may change the Map is told so.
     "api/v1/maps/<uuid:map_id>/documents.zip": {"GET": "200 200 200 404 401", "PUT": "415 415 403 404 401"},
@@ -61,6 +62,8 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/schemas/map-document.json": {"GET": "200 200 200 200 200"},
     "api/v1/schemas/v1/map-document.json": {"GET": "200 200 200 200 200"},
     "api/v1/components/<uuid:component_id>": {"GET": "200 200 200 404 401"},
+    "api/v1/components/<uuid:component_id>/history": {"GET": "200 200 200 404 401"},
+    "api/v1/components/<uuid:component_id>/maintenance": {"POST": "200 200 403 404 401", "DELETE": "200 200 403 404 401"},
     "api/v1/components/<uuid:component_id>/impact": {"GET": "200 200 200 404 401"},
     # Its host is away: who may read the log learns that, who may not see the component learns nothing.
     "api/v1/components/<uuid:component_id>/log": {"GET": "503 503 503 404 401"},
@@ -199,6 +202,8 @@ def world(cast: Cast, settings: Any, pki_folder: Path) -> World:
             },
             ("api/v1/maps/<uuid:map_id>/documents", "PUT"): {"documents": documents},
             ("api/v1/maps/<uuid:map_id>/operations", "POST"): {"kind": "start"},
+            ("api/v1/maps/<uuid:map_id>/maintenance", "POST"): {"reason": "patches"},
+            ("api/v1/components/<uuid:component_id>/maintenance", "POST"): {"reason": "patches"},
             ("api/v1/agents/<uuid:agent_id>/commands", "POST"): {"command": UPTIME},
             ("api/v1/agents/<uuid:agent_id>/quarantine", "POST"): {"reason": "strange"},
             ("api/v1/agents/<uuid:agent_id>/revoke", "POST"): {"reason": "stolen"},

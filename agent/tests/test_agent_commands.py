@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,6 +63,30 @@ async def test_receipt_is_only_for_what_takes_time(open_host: OpenHost, monkeypa
         slow = await host.gateway.command(sh("sleep 0.2"))
         await host.gateway.body("command_result", slow)
         assert host.gateway.received == [job, slow]
+
+
+async def test_command_that_only_looks_is_answered_once_and_without_a_receipt(open_host: OpenHost) -> None:
+    request_id = str(uuid.uuid4())
+    async with open_host() as host:
+        await host.gateway.command(NativeCommand("uptime"), request_id=request_id)
+        await host.gateway.body("command_result", request_id)
+        assert host.gateway.received == []
+        await host.gateway.command(NativeCommand("uptime"), request_id=request_id)
+        await host.gateway.until(lambda: host.gateway.received == [request_id])
+        assert [event["body"]["request_id"] for event in host.gateway.events] == [request_id]
+
+
+async def test_look_that_takes_long_is_taken_in_before_its_answer(open_host: OpenHost) -> None:
+    """Only then can it be told that it is known, and what became of it after a crash."""
+    async with open_host() as host:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+            look = NativeCommand("http_check", {"url": url, "timeout_ms": 20_000})
+            request_id = await host.gateway.command(look)
+            await host.gateway.until(lambda: host.gateway.received == [request_id])
+            assert not host.gateway.events
+            await host.gateway.tell(CancelCommand(AGENT_ID, request_id))
+            assert (await host.gateway.body("command_result", request_id))["outcome"] == "cancelled"
 
 
 async def test_program_succeeds_and_fails(open_host: OpenHost) -> None:

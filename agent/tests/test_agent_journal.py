@@ -102,7 +102,7 @@ async def test_lower_epoch_is_refused_and_said_so(journal: Journal) -> None:
     assert await journal.admit(command("r-1", subject="kafka", epoch=5), "{}") is Admission.NEW
     assert await journal.admit(command("r-2", subject="kafka", epoch=5), "{}") is Admission.NEW
     assert await journal.admit(command("r-3", subject="redis", epoch=1), "{}") is Admission.NEW
-    assert await journal.admit(command("r-4", subject="kafka", epoch=4), "{}") is Admission.REFUSED
+    assert await journal.admit(command("r-4", subject="kafka", epoch=4), "{}") is Admission.ENDED
     (event,) = await journal.events_after(0, 10)
     body = json.loads(event.json)["body"]
     assert (body["request_id"], body["outcome"]) == ("r-4", "rejected")
@@ -111,8 +111,22 @@ async def test_lower_epoch_is_refused_and_said_so(journal: Journal) -> None:
 
 async def test_epoch_counts_although_the_command_came_too_late(journal: Journal) -> None:
     late = CommandResult("r-1", False, CommandOutcome.EXPIRED, error="late")
-    assert await journal.admit(command("r-1", subject="kafka", epoch=7), "{}", late) is Admission.REFUSED
-    assert await journal.admit(command("r-2", subject="kafka", epoch=6), "{}") is Admission.REFUSED
+    assert await journal.admit(command("r-1", subject="kafka", epoch=7), "{}", late) is Admission.ENDED
+    assert await journal.admit(command("r-2", subject="kafka", epoch=6), "{}") is Admission.ENDED
+
+
+async def test_answer_is_written_together_with_its_command(journal: Journal) -> None:
+    assert await journal.admit(command("r-1"), "{}", result("r-1")) is Admission.ENDED
+    assert await journal.admit(command("r-1"), "{}", result("r-1")) is Admission.KNOWN
+    assert await seqs(journal) == [1]
+    assert (await journal.holdings()).open_requests == []
+
+
+async def test_answer_does_not_count_if_its_command_is_refused(journal: Journal) -> None:
+    await journal.admit(command("r-1", subject="kafka", epoch=5), "{}")
+    assert await journal.admit(command("r-2", subject="kafka", epoch=4), "{}", result("r-2")) is Admission.ENDED
+    (event,) = await journal.events_after(0, 10)
+    assert json.loads(event.json)["body"]["outcome"] == "rejected"
 
 
 async def test_known_command_repeats_its_end_once_that_was_acknowledged(journal: Journal) -> None:
@@ -240,7 +254,7 @@ async def test_old_command_is_over_whatever_the_clock_says(journal: Journal, clo
     await journal.prune(clock.now)
     assert await journal._committer.submit(count_commands) == 0
     clock.now = NOW
-    assert await journal.admit(command("old", in_time_s=60), "{}") is Admission.REFUSED
+    assert await journal.admit(command("old", in_time_s=60), "{}") is Admission.ENDED
     (event,) = await journal.events_after(1, 10)
     assert json.loads(event.json)["body"]["outcome"] == "expired"
     assert await journal.admit(command("new", issued_at=NOW + minute), "{}") is Admission.NEW
@@ -252,14 +266,14 @@ async def test_command_that_was_held_back_is_over(journal: Journal, clock: Clock
     clock.now = late
     assert await journal.admit(command("newest", issued_at=late), "{}") is Admission.NEW
     clock.now = NOW
-    assert await journal.admit(command("held-back", in_time_s=60), "{}") is Admission.REFUSED
+    assert await journal.admit(command("held-back", in_time_s=60), "{}") is Admission.ENDED
     assert await journal.admit(command("long", in_time_s=600), "{}") is Admission.NEW
 
 
 async def test_command_from_the_future_makes_no_others_old(journal: Journal, clock: Clock) -> None:
     future = CommandResult("future", False, CommandOutcome.REJECTED, error="from the future")
     far = command("future", issued_at=NOW + timedelta(days=1))
-    assert await journal.admit(far, "{}", future) is Admission.REFUSED
+    assert await journal.admit(far, "{}", future) is Admission.ENDED
     assert await journal.admit(command("r-1"), "{}") is Admission.NEW
 
 
@@ -269,7 +283,7 @@ async def test_horizon_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
     await first.close()
     second = await Journal.open(tmp_path, clock)
     try:
-        assert await second.admit(command("old", in_time_s=58), "{}") is Admission.REFUSED
+        assert await second.admit(command("old", in_time_s=58), "{}") is Admission.ENDED
     finally:
         await second.close()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from opsmap_agent.commands.execution import Answer, Execution
+from opsmap_agent.commands.execution import Answer, Execution, looks_only
 from opsmap_agent.commands.refusals import RefusalError, RejectedError
 from opsmap_agent.host.clocks import why_not_now
 from opsmap_agent.jobs.jobs import Jobs
@@ -25,6 +25,7 @@ from opsmap_protocol.messages import CancelCommand, Command, CommandReceived, Co
 from opsmap_protocol.specs import AsyncMode, NativeCommand, ServiceControlCommand
 
 _logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _BAD_REQUEST_ID = "request_id: expected letters, digits and '-', at most 64"
@@ -32,6 +33,7 @@ _BAD_REQUEST_ID = "request_id: expected letters, digits and '-', at most 64"
 MAX_BEING_ADMITTED = 256
 """Commands on their way into the journal; the backend is told not to send more at once."""
 
+_UNSTORABLE = "internal error of the agent: the result cannot be stored, see its log"
 _MAX_RUNNING = 1_000
 _STOP_GRACE_S = 3.0
 _RECEIPT_PAUSE_S = 0.2
@@ -60,7 +62,7 @@ class _Progress:
     """
 
     kill: bool | None = None
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Any] | None = None
 
 
 class Dispatcher:
@@ -83,7 +85,7 @@ class Dispatcher:
         self._group = group
         self._clock = clock
         self._running: dict[str, _Progress] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._admissions = asyncio.Semaphore(MAX_BEING_ADMITTED)
         self._is_stopping = False
 
@@ -103,8 +105,13 @@ class Dispatcher:
         # Known from here on, and not only once it runs: a cancellation may be the very next frame.
         is_first = command.request_id not in self._running
         progress = self._running.setdefault(command.request_id, _Progress())
-        await self._admissions.acquire()
-        taking = self._take(command, frame, progress, is_first, origin)
+        if not looks_only(command):
+            await self._admissions.acquire()
+            taking = self._take(command, frame, progress, is_first, origin)
+        elif is_first:
+            taking = self._look(command, frame, progress, origin)
+        else:
+            return  # It is being answered.
         self._group.create_task(taking, name=f"take {command.request_id}")
 
     async def refuse(self, request_id: str, frame: str, reason: str, origin: Origin) -> None:
@@ -153,7 +160,10 @@ class Dispatcher:
             await asyncio.wait(unfinished)
 
     async def _take(self, command: Command, frame: str, progress: _Progress, is_first: bool, origin: Origin) -> None:
-        admission = await self._admit(command, frame, origin)
+        try:
+            admission = await self._admit(command, frame, self._refuse_at_once(command), origin)
+        finally:
+            self._admissions.release()
         has_ended = False
         if admission is Admission.NEW:
             working = self._begin(command, frame, progress)
@@ -165,18 +175,40 @@ class Dispatcher:
         if admission in (Admission.NEW, Admission.KNOWN) and not has_ended:
             await origin.reply(CommandReceived(self._agent_id, "", command.request_id))
 
-    async def _admit(self, command: Command, frame: str, origin: Origin) -> Admission | None:
+    async def _look(self, command: Command, frame: str, progress: _Progress, origin: Origin) -> None:
+        """A command that only looks may do so twice, so it begins at once: if it is quick, as nearly all are, it is
+        taken in together with its answer, which is one write instead of two.
+        """
+        refusal = self._refuse_at_once(command)
+        answering = None if refusal is not None else self._track(command, self._answer(command, progress), progress)
+        if answering is not None:
+            await asyncio.wait({answering}, timeout=_RECEIPT_PAUSE_S)
+        is_answered = answering is not None and answering.done()
+        end = answering.result().result if answering is not None and is_answered else refusal
+        async with self._admissions:
+            admission = await self._admit(command, frame, end, origin)
+        if admission is not None and not (admission is Admission.ENDED and origin.gets_events):
+            await origin.reply(CommandReceived(self._agent_id, "", command.request_id))
+        if answering is not None and not is_answered:
+            if admission is not Admission.NEW:
+                answering.cancel()
+            answer = (await asyncio.gather(answering, return_exceptions=True))[0]
+            if admission is Admission.NEW and isinstance(answer, Answer):
+                await self._record(command, answer)
+        self._running.pop(command.request_id, None)
+
+    async def _admit(self, command: Command, frame: str, end: CommandResult | None, origin: Origin) -> Admission | None:
         """None if the journal did not take it."""
         try:
-            return await self._journal.admit(command, frame, self._refuse_at_once(command))
+            return await self._journal.admit(command, frame, end)
         except CommitError as error:
             await self._complain_of_journal(origin, error, command.request_id)
         except Exception as error:
             # A fault of ours with one command must not end the agent, and with it all others.
             _logger.exception("command %s", command.request_id)
+            if end is not None and end.result is not None:
+                return await self._admit(command, frame, _failed(command.request_id, _UNSTORABLE), origin)
             await self.refuse(command.request_id, frame, f"internal error of the agent: {error!r}", origin)
-        finally:
-            self._admissions.release()
         return None
 
     async def _complain_of_journal(self, origin: Origin, error: CommitError, request_id: str) -> None:
@@ -196,15 +228,23 @@ class Dispatcher:
     def _begin(self, command: Command, frame: str, progress: _Progress) -> asyncio.Task[None]:
         job = _as_job(command)
         work = self._run(command, progress) if job is None else self._launch(command, progress, *job, frame)
-        task = self._group.create_task(work, name=f"command {command.request_id}")
-        self._tasks.add(task)
-        self._running[command.request_id] = progress
+        task = self._track(command, work, progress)
         task.add_done_callback(lambda _: self._running.pop(command.request_id, None))
+        return task
+
+    def _track(self, command: Command, work: Coroutine[Any, Any, T], progress: _Progress) -> asyncio.Task[T]:
+        """Do it as a task that `stop` waits for."""
+        task = self._group.create_task(work, name=f"command {command.request_id}")
+        self._running[command.request_id] = progress
+        self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _run(self, command: Command, progress: _Progress) -> None:
         """A command whose end is its answer."""
+        await self._record(command, await self._answer(command, progress))
+
+    async def _answer(self, command: Command, progress: _Progress) -> Answer:
         progress.task = asyncio.current_task()
         try:
             # A task that is cancelled before its first step never gets here: hence the flag beside the task.
@@ -218,13 +258,15 @@ class Dispatcher:
             _logger.exception("command %s", command.request_id)
             answer = Answer(_failed(command.request_id, "internal error of the agent, see its log"))
         progress.task = None
+        return answer
+
+    async def _record(self, command: Command, answer: Answer) -> None:
         try:
             await self._journal.record(*answer.output, answer.result)
         except Exception:
             # What cannot be written as it is must not end the agent, nor leave its command without an end.
             _logger.exception("the result of command %s", command.request_id)
-            reason = "internal error of the agent: the result cannot be stored, see its log"
-            await self._journal.record(_failed(command.request_id, reason))
+            await self._journal.record(_failed(command.request_id, _UNSTORABLE))
 
     async def _launch(self, command: Command, progress: _Progress, spec: Runnable, mode: AsyncMode, frame: str) -> None:
         """A command that becomes a job. A cancellation meanwhile waits until there is something to cancel."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from opsmap_agent.commands.output import Output, describe, is_told_apart
 from opsmap_agent.commands.sync import ProcessResult, SyncRunner
 from opsmap_agent.configuration import Scripts
-from opsmap_agent.native import NativeCommandError, Natives
+from opsmap_agent.native import NativeCommandError, Natives, only_looks
 from opsmap_agent.rules.policy import Policy, Runnable
 from opsmap_protocol.codec import encode
 from opsmap_protocol.enums import CommandOutcome, OutputStream, ServiceAction
 from opsmap_protocol.messages import Command, CommandOutput, CommandResult
-from opsmap_protocol.specs import NativeCommand, ServiceControlCommand, SyncMode
+from opsmap_protocol.specs import CommandSpec, NativeCommand, ServiceControlCommand, SyncMode
 
 _MAX_NATIVE_S = 60.0
 _MAX_RESULT_BYTES = 3 * 1024 * 1024
@@ -55,9 +55,7 @@ class Execution:
             RefusalError: it was not run.
         """
         begun = time.monotonic()
-        spec = command.command
-        if isinstance(spec, ServiceControlCommand) and spec.action is ServiceAction.STATUS:
-            spec = NativeCommand("service_status", {"name": spec.service_name})
+        spec = _as_native(command)
         if isinstance(spec, NativeCommand):
             limit_s = self._limit_s(command, _MAX_NATIVE_S)
             answer = Answer(await self._run_native(command.request_id, spec, limit_s))
@@ -87,6 +85,20 @@ class Execution:
         loop = asyncio.get_running_loop()
         program = await loop.run_in_executor(self._executor, self._policy.resolve, spec)
         return await self._runner.run(program, limit_s)
+
+
+def looks_only(command: Command) -> bool:
+    """Whether running it twice does no more than running it once."""
+    spec = _as_native(command)
+    return isinstance(spec, NativeCommand) and only_looks(spec.name)
+
+
+def _as_native(command: Command) -> CommandSpec:
+    """What is asked for, as the native command that answers it if there is one."""
+    spec = command.command
+    if isinstance(spec, ServiceControlCommand) and spec.action is ServiceAction.STATUS:
+        return NativeCommand("service_status", {"name": spec.service_name})
+    return spec
 
 
 def _of_process(request_id: str, process: ProcessResult, limit_s: float) -> Answer:

@@ -81,11 +81,12 @@ class Journal:
 
     # Commands
 
-    async def admit(self, command: Command, frame: str, refusal: CommandResult | None = None) -> Admission:
+    async def admit(self, command: Command, frame: str, end: CommandResult | None = None) -> Admission:
         """Take a command in, once.
 
         A command with a subject is refused if a higher epoch has been seen for it, and any command that was to begin
-        before the newest one was issued. A `refusal` is recorded as the end of the command if it is new.
+        before the newest one was issued. `end`, a refusal or an answer, is recorded with the command if that is new;
+        an answer only if the command is not refused here.
 
         Raises:
             CommitError: nothing is stored; the command must not be run.
@@ -93,7 +94,7 @@ class Journal:
         now, acked_seq = self._clock(), self._acked_seq
 
         def admit(db: sqlite3.Connection) -> tuple[Admission, list[StoredEvent]]:
-            admitted = tables.admit(db, command, frame, refusal, acked_seq, now, self._quota.check_room)
+            admitted = tables.admit(db, command, frame, end, acked_seq, now, self._quota.check_room)
             self._quota.note_written(db, len(frame), now)
             return admitted
 
@@ -102,7 +103,7 @@ class Journal:
         except BufferFullError as error:
             self.tally.count_refusal("buffer_full", str(error))
             raise
-        if admission is Admission.REFUSED:
+        if admission is Admission.ENDED:
             self._count(*(codec.build(Event, json.loads(event.json)).body for event in stored))
         return admission
 

@@ -14,8 +14,8 @@ class Admission(Enum):
     """Never seen: it is now in the journal and must be run or refused."""
     KNOWN = "known"
     """Seen before: it must not be run; what it last reported is reported again if it was acknowledged already."""
-    REFUSED = "refused"
-    """Never seen, and refused: the event that says so is in the journal."""
+    ENDED = "ended"
+    """Never seen, and over: it was refused, or is answered already; the event that says so is in the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,14 +113,15 @@ def _last_seq(db: sqlite3.Connection) -> int:
     return row[0] if row else 0
 
 
-_INSERT_COMMAND = "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, 'open', NULL)"
+_INSERT_COMMAND = "INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_REFUSALS = {CommandOutcome.REJECTED, CommandOutcome.EXPIRED}
 
 
 def admit(
     db: sqlite3.Connection,
     command: Command,
     frame: str,
-    refusal: CommandResult | None,
+    end: CommandResult | None,
     acked_seq: int,
     now: datetime,
     check_room: Callable[[sqlite3.Connection, datetime], None] = lambda db, now: None,
@@ -131,19 +132,30 @@ def admit(
     check_room(db, now)
     # Looked at in any case: an epoch has been seen also when its command came too late.
     stale = _check_epoch(db, command)
-    refusal = refusal or _check_horizon(db, command, now) or stale
+    late = _check_horizon(db, command, now)
+    if end is None or end.outcome not in _REFUSALS:
+        end = late or stale or end
     row = (command.request_id, frame, as_text(now), as_text(command.not_after), command.subject, command.epoch)
-    db.execute(_INSERT_COMMAND, row)
-    if refusal is None:
-        return Admission.NEW, []
-    return Admission.REFUSED, record(db, [refusal], None, now)
+    events = _insert_command(db, row, end, now)
+    return (Admission.NEW if end is None else Admission.ENDED), events
 
 
 def refuse(db: sqlite3.Connection, refusal: CommandResult, frame: str, now: datetime) -> list[StoredEvent]:
     if _known(db, refusal.request_id) is not None:
         return []
-    db.execute(_INSERT_COMMAND, (refusal.request_id, frame, as_text(now), as_text(now), None, 0))
-    return record(db, [refusal], None, now)
+    return _insert_command(db, (refusal.request_id, frame, as_text(now), as_text(now), None, 0), refusal, now)
+
+
+def _insert_command(
+    db: sqlite3.Connection, row: tuple[Any, ...], end: CommandResult | None, now: datetime
+) -> list[StoredEvent]:
+    """A new command, given as the first columns of its row; with its end, if that is known already."""
+    if end is None:
+        db.execute(_INSERT_COMMAND, (*row, "open", None))
+        return []
+    text = encode(end)
+    db.execute(_INSERT_COMMAND, (*row, "ended", text))
+    return [_insert_event(db, text, row[0], now)]
 
 
 def _known(db: sqlite3.Connection, request_id: str) -> tuple[str | None] | None:
@@ -167,9 +179,9 @@ def _check_epoch(db: sqlite3.Connection, command: Command) -> CommandResult | No
 
 def _check_horizon(db: sqlite3.Connection, command: Command, now: datetime) -> CommandResult | None:
     """A clock that was set back does not make an old command young: the backend's own times say that it is over."""
-    horizon = _load(db, "horizon") or ""
-    if command.issued_at <= now + MAX_CLOCK_DIFFERENCE:
-        _raise(db, "horizon", as_text(command.issued_at))
+    horizon, issued_at = _load(db, "horizon") or "", as_text(command.issued_at)
+    if issued_at > horizon and command.issued_at <= now + MAX_CLOCK_DIFFERENCE:
+        _save(db, "horizon", issued_at)
     if as_text(command.not_after) > horizon:
         return None
     reason = f"it was to begin before {as_text(command.not_after)}, and the backend has given newer commands since"

@@ -8,6 +8,7 @@ from opsmap_agent.native.registry import (
     Natives,
     native,
     native_commands,
+    only_looks,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "native",
     "native_commands",
     "network",
+    "only_looks",
     "process_kill",
     "processes",
     "services",

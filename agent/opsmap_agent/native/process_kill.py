@@ -32,7 +32,7 @@ class ProcessSignalled(TypedDict):
     success: bool
 
 
-@native("process_kill", limit_s=5)
+@native("process_kill", limit_s=5, changes_host=True)
 def process_kill(
     context: NativeContext, *, pid: int, signal: int | None = None, name: str | None = None
 ) -> ProcessSignalled:

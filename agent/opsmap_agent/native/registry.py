@@ -70,6 +70,8 @@ class NativeCommand:
     """A dataclass made of the function's keyword arguments."""
     switches: tuple[str, ...]
     limit_s: float
+    changes_host: bool
+    """Whether it does more than look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +86,17 @@ _registry: dict[str, NativeCommand] = {}
 
 
 def native(
-    name: str, *, limit_s: float = 10.0, switches: tuple[str, ...] | None = None
+    name: str, *, limit_s: float = 10.0, switches: tuple[str, ...] | None = None, changes_host: bool = False
 ) -> Callable[[NativeFunction], NativeFunction]:
     """Registers a function as the native command `name`, whose answer nobody waits for longer than `limit_s`.
 
-    `switches` are the keys under `native_commands` that can switch it off: `name` if not given; none if empty.
+    `switches` are the keys under `native_commands` that can switch it off: `name` if not given; none if empty. One that
+    does not change the host may look twice: after a crash before its answer was written, it is asked again.
     """
 
     def register(function: NativeFunction) -> NativeFunction:
         keys = (name,) if switches is None else switches
-        _registry[name] = NativeCommand(name, function, _parameters(name, function), keys, limit_s)
+        _registry[name] = NativeCommand(name, function, _parameters(name, function), keys, limit_s, changes_host)
         return function
 
     return register
@@ -102,6 +105,11 @@ def native(
 def native_commands() -> list[NativeCommand]:
     """All of them, by name."""
     return [_registry[name] for name in sorted(_registry)]
+
+
+def only_looks(name: str) -> bool:
+    """Whether there is such a command, and it does not change the host."""
+    return name in _registry and not _registry[name].changes_host
 
 
 class Natives:

@@ -62,7 +62,7 @@ async def service_list(context: NativeContext) -> list[ListedService] | Cut[List
     return bounded(_described(services), "services")
 
 
-@native("service_start", switches=("service_control",), limit_s=_CONTROL_S)
+@native("service_start", switches=("service_control",), limit_s=_CONTROL_S, changes_host=True)
 async def service_start(context: NativeContext, *, name: str) -> ServiceChange:
     """Start a service and wait until systemd calls it started. One that runs stays as it is.
 
@@ -71,13 +71,13 @@ async def service_start(context: NativeContext, *, name: str) -> ServiceChange:
     return await _control(name, ServiceAction.START, "started")
 
 
-@native("service_stop", switches=("service_control",), limit_s=_CONTROL_S)
+@native("service_stop", switches=("service_control",), limit_s=_CONTROL_S, changes_host=True)
 async def service_stop(context: NativeContext, *, name: str) -> ServiceChange:
     """Stop a service and wait until it has stopped. The agent's own is refused."""
     return await _control(name, ServiceAction.STOP, "stopped")
 
 
-@native("service_restart", switches=("service_control",), limit_s=_CONTROL_S)
+@native("service_restart", switches=("service_control",), limit_s=_CONTROL_S, changes_host=True)
 async def service_restart(context: NativeContext, *, name: str) -> ServiceChange:
     """Stop a service, start it again, and wait for both; one that does not run is started."""
     return await _control(name, ServiceAction.RESTART, "restarted")
