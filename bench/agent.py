@@ -55,7 +55,7 @@ class AgentBenchError(Exception):
 
 def main() -> None:
     options = _parser().parse_args()
-    with World(gateways=1, agents=1) as world:
+    with World(gateways=1, agents=1, agent_settings={"discovery": {"on_startup": True}}) as world:
         process = psutil.Process(world.agents["host-001"].pid)
         at_start_mb = _rss_mb(process)
         _watch_components(world, options.interval_ms)

@@ -46,6 +46,8 @@ def write_agent(
     first, *others = gateway_urls
     own: Settings = {
         "gateway": {"url": first, "fallback_urls": others},
+        # They are all this machine: hundreds would look around on it at once, each in a process of its own.
+        "discovery": {"on_startup": False},
         "buffer": {"path": str(journals / agent_id)},
     }
     return _write(state.agent_configuration(agent_id), merged(merged(usual, own), settings))
