@@ -31,11 +31,11 @@ import ctypes, sys, time
 from opsmap_agent import cli
 from opsmap_agent.native import registry
 
-@registry.native("get_stuck", switches=())
+@registry.native("get_stuck", switches=(), changes_host=True)
 async def get_stuck(context: registry.NativeContext) -> None:
     time.sleep(60)
 
-@registry.native("hold_the_interpreter", switches=())
+@registry.native("hold_the_interpreter", switches=(), changes_host=True)
 async def hold_the_interpreter(context: registry.NativeContext) -> None:
     ctypes.PyDLL(None).sleep(60)
 
