@@ -30,6 +30,18 @@ class DocumentsError(ProblemError):
         self.faults = faults
 
 
+class ImportRefusedError(ProblemError):
+    """Something that cannot be imported; all faults at once, and what was understood besides."""
+
+    code = "invalid_import"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, faults: Sequence[Fault], report: dict[str, Any]) -> None:
+        count = f"{len(faults)} faults" if len(faults) != 1 else "1 fault"
+        super().__init__(f"What was sent has {count}.", errors=[fault.as_json() for fault in faults], report=report)
+        self.faults = faults
+
+
 class NameTakenError(ProblemError):
     code = "name_taken"
     status = HTTPStatus.CONFLICT

@@ -37,6 +37,17 @@ def prepare_command(component_spec: dict[str, Any], name: str) -> PreparedComman
     return PreparedCommand(name, spec, _execution(component_spec, command, spec, name), _summary(spec))
 
 
+def prepare_action(
+    component_spec: dict[str, Any], name: str, action: dict[str, Any], *, shown: dict[str, Any]
+) -> PreparedCommand:
+    """An action whose placeholders are filled in. The summary is made from `shown`, which has no secret in it.
+
+    An action says nothing of the component's state, so without a completion check its exit code decides.
+    """
+    spec = _wire_spec(action, name)
+    return PreparedCommand(name, spec, _execution({}, action, spec, name), _summary(_wire_spec(shown, name)))
+
+
 def _wire_spec(command: dict[str, Any], name: str) -> dict[str, Any]:
     common = {
         "args": list(command.get("args", [])),
@@ -88,7 +99,7 @@ def _default_mode(spec: dict[str, Any], name: str) -> str:
 
 def _default_check(component_spec: dict[str, Any], spec: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The completion check when none is given (SPEC 4.1); None lets the exit code decide."""
-    is_stop = name == "stop"
+    is_stop = spec.get("action", name) == "stop"
     if spec["type"] == "service_control":
         expected = "stopped" if is_stop else "running"
         return {"type": "service_status", "service_name": spec["service_name"], "expected_status": expected}

@@ -8,11 +8,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.maps.documents.faults import DocumentFault
+from apps.maps.documents.hints import with_hint
 from apps.maps.documents.reading import Path, RawDocument, SourceFile, read_documents
 from apps.maps.documents.validation import validate_document
 from apps.maps.planning.graph import find_cycle
 
 MAX_COMPONENTS = 50_000
+MAX_FAULTS = 1_000
+"""More than a person reads; whoever sends 50,000 broken documents gets an answer of bounded size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,22 @@ class ParsedMap:
     description: str
     groups: tuple[ParsedGroup, ...]
     components: tuple[ParsedComponent, ...]
+    requires_reason: bool = False
+    permissions: tuple[dict[str, Any], ...] = ()
+    """The grants of all documents of kind Permissions, each as validated (SPEC 7.3)."""
 
 
 @dataclass(slots=True)
 class _Collected:
     maps: list[RawDocument] = field(default_factory=list)
     components: list[RawDocument] = field(default_factory=list)
+    permissions: list[RawDocument] = field(default_factory=list)
     faults: list[DocumentFault] = field(default_factory=list)
     is_complete: bool = True
     """Whether every component's name is known: no file is unreadable and no document refused."""
+
+    def of_kind(self, kind: str) -> list[RawDocument]:
+        return {"Map": self.maps, "Component": self.components, "Permissions": self.permissions}[kind]
 
 
 def load_map(sources: Iterable[SourceFile], *, default_name: str = "") -> tuple[ParsedMap | None, list[DocumentFault]]:
@@ -62,17 +72,28 @@ def load_map(sources: Iterable[SourceFile], *, default_name: str = "") -> tuple[
     collected = _collect(sources)
     _check_whole(collected)
     if collected.faults:
-        return None, collected.faults
+        return None, _bounded(collected.faults)
     header: dict[str, Any] = collected.maps[0].data if collected.maps else {"metadata": {"name": default_name}}
     spec = header.get("spec") or {}
     components = tuple(_component(document.data) for document in collected.components)
     parsed = ParsedMap(
         name=header["metadata"]["name"],
         description=spec.get("description", ""),
+        requires_reason=spec.get("requireReason", False),
         groups=tuple(_groups(spec.get("groups", []), components)),
         components=components,
+        permissions=tuple(
+            grant for document in collected.permissions for grant in document.data["spec"]["permissions"]
+        ),
     )
     return parsed, []
+
+
+def _bounded(faults: list[DocumentFault]) -> list[DocumentFault]:
+    rest = len(faults) - MAX_FAULTS
+    if rest <= 0:
+        return faults
+    return [*faults[:MAX_FAULTS], DocumentFault("", 1, 1, "", f"{rest} further faults", "documents without faults")]
 
 
 def _collect(sources: Iterable[SourceFile]) -> _Collected:
@@ -88,8 +109,7 @@ def _collect(sources: Iterable[SourceFile]) -> _Collected:
             collected.faults += document_faults
             collected.is_complete &= not document_faults
             if not document_faults:
-                kind = document.data["kind"]
-                (collected.maps if kind == "Map" else collected.components).append(document)
+                collected.of_kind(document.data["kind"]).append(document)
     return collected
 
 
@@ -111,6 +131,9 @@ def _check_whole(collected: _Collected) -> None:
         by_name.setdefault(name, document)
     faults += _dependency_faults(by_name, is_complete=collected.is_complete)
     faults += _cycle_faults(by_name)
+    if collected.is_complete:
+        for document in collected.permissions:
+            faults += _override_faults(document, by_name)
 
 
 def _dependency_faults(by_name: dict[str, RawDocument], *, is_complete: bool) -> Iterator[DocumentFault]:
@@ -121,10 +144,32 @@ def _dependency_faults(by_name: dict[str, RawDocument], *, is_complete: bool) ->
                 yield document.fault(path, found=f"{name!r} itself", expected="another component")
             elif is_complete and dependency.needs not in by_name:
                 # Otherwise a name may be missing only because its document has faults of its own.
-                yield document.fault(path, found=f"{dependency.needs!r}", expected="a component of this Map")
+                yield document.fault(
+                    path, found=f"{dependency.needs!r}", expected=_a_component(dependency.needs, by_name)
+                )
             elif dependency.needs in seen:
                 yield document.fault(path, found=f"{dependency.needs!r} twice", expected="each dependency once")
             seen.add(dependency.needs)
+
+
+def _a_component(name: str, by_name: dict[str, RawDocument]) -> str:
+    return with_hint("a component of this Map", name, by_name.keys())
+
+
+def _override_faults(document: RawDocument, by_name: dict[str, RawDocument]) -> Iterator[DocumentFault]:
+    """Overrides that are about a component or an action that the Map does not have: they would protect nothing."""
+    for position, grant in enumerate(document.data["spec"]["permissions"]):
+        for index, override in enumerate(grant.get("overrides", [])):
+            path: Path = ("spec", "permissions", position, "overrides", index)
+            name = override["component"]
+            if name not in by_name:
+                yield document.fault((*path, "component"), found=f"{name!r}", expected=_a_component(name, by_name))
+                continue
+            actions = by_name[name].data["spec"].get("actions", {})
+            for action in override.get("actions", {}):
+                if action not in actions:
+                    expected = with_hint(f"an action of {name}", action, actions)
+                    yield document.fault((*path, "actions", action), found=f"{action!r}", expected=expected)
 
 
 def _cycle_faults(by_name: dict[str, RawDocument]) -> Iterator[DocumentFault]:

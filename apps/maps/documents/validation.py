@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +9,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from apps.maps.documents.faults import DocumentFault
-from apps.maps.documents.reading import Path, RawDocument
-from apps.maps.documents.schema import COMMAND_KINDS, SCHEMA
+from apps.maps.documents.hints import with_hint
+from apps.maps.documents.reading import Path, RawDocument, shown
+from apps.maps.documents.rules import rule_faults
+from apps.maps.documents.schema import SCHEMA
 
 _VALIDATOR = Draft202012Validator(SCHEMA)
 
@@ -34,7 +34,7 @@ def validate_document(document: RawDocument) -> list[DocumentFault]:
         for leaf in _leaves(error):
             for fault in _faults_of(document, leaf):
                 faults.setdefault((fault.key, fault.expected), fault)
-    for fault in _command_faults(document):
+    for fault in rule_faults(document):
         faults.setdefault((fault.key, fault.expected), fault)
     return sorted(faults.values(), key=lambda fault: (fault.line, fault.column, fault.key))
 
@@ -53,11 +53,14 @@ def _faults_of(document: RawDocument, error: ValidationError) -> Iterator[Docume
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = sorted(error.schema["properties"])  # type: ignore[index]
         for key in sorted(set(error.instance) - set(known)):
-            yield document.fault((*path, key), found="an unknown key", expected=f"one of {', '.join(known)}")
+            expected = with_hint(f"one of {', '.join(known)}", key, known)
+            yield document.fault((*path, key), found="an unknown key", expected=expected)
     elif error.validator == "required" and isinstance(error.validator_value, list):
         missing = next(key for key in error.validator_value if repr(key) in error.message)
         yield document.fault(path, found=f"no key {missing!r}", expected=f"the key {missing!r}")
     else:
+        if "propertyNames" in error.absolute_schema_path:
+            path = (*path, str(error.instance))  # The error is about a key, which its own path does not have.
         yield document.fault(path, found=shown(error.instance), expected=_expectation(error))
 
 
@@ -68,11 +71,11 @@ def _expectation(error: ValidationError) -> str:
             names = [value] if isinstance(value, str) else value
             return " or ".join(_TYPE_WORDS[name] for name in names)
         case "enum":
-            return f"one of {', '.join(map(str, value))}"
+            return with_hint(f"one of {', '.join(map(str, value))}", str(error.instance), [str(item) for item in value])
         case "const":
             return f"{value!r}"
         case "pattern":
-            return str(error.schema.get("description", f"text like {value}"))  # type: ignore[union-attr]
+            return str(error.schema.get("expected", f"text like {value}"))  # type: ignore[union-attr]
         case "minimum":
             return f"at least {value}"
         case "maximum":
@@ -81,59 +84,10 @@ def _expectation(error: ValidationError) -> str:
             return "something not empty"
         case "maxItems":
             return f"at most {value} items"
+        case "maxProperties":
+            return f"at most {value} keys"
+        case "uniqueItems":
+            return "each item once"
         case "maxLength":
             return f"at most {value} characters"
     return error.message
-
-
-def shown(value: Any) -> str:
-    """A value as a person would recognise it, cut short."""
-    if value is None:
-        return "nothing"
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _command_faults(document: RawDocument) -> Iterator[DocumentFault]:
-    """What the schema cannot say in one clear sentence: each command is exactly one kind."""
-    spec = document.data.get("spec") if isinstance(document.data, dict) else None
-    if not isinstance(spec, dict):
-        return
-    for section in ("commands", "actions"):
-        commands = spec.get(section)
-        for name, command in commands.items() if isinstance(commands, dict) else ():
-            if not isinstance(command, dict):
-                continue
-            yield from _line_faults(document, ("spec", section, name, "command"), command.get("command"))
-            yield from _script_faults(document, ("spec", section, name, "script"), command.get("script"))
-            if sum(kind in command for kind in COMMAND_KINDS) != 1:
-                found = [kind for kind in COMMAND_KINDS if kind in command]
-                yield document.fault(
-                    ("spec", section, name),
-                    found=" and ".join(found) if found else "none of them",
-                    expected=f"exactly one of {', '.join(COMMAND_KINDS)}",
-                )
-    if "host" in spec and "hostSelector" in spec:
-        yield document.fault(("spec", "hostSelector"), found="host and hostSelector", expected="only one of the two")
-
-
-def _line_faults(document: RawDocument, path: Path, line: Any) -> Iterator[DocumentFault]:
-    """A command line must split into a program and its arguments."""
-    if not isinstance(line, str) or not line:
-        return
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        yield document.fault(
-            path, found=f"{shown(line)} ({str(error).lower()})", expected="a program and its arguments"
-        )
-        return
-    if not words:
-        yield document.fault(path, found=shown(line), expected="a program and its arguments")
-
-
-def _script_faults(document: RawDocument, path: Path, script: Any) -> Iterator[DocumentFault]:
-    """A script is a file on the host or its text."""
-    if isinstance(script, dict) and ("path" in script) == ("content" in script):
-        found = "both" if "path" in script else "neither of them"
-        yield document.fault(path, found=found, expected="either path or content")
