@@ -111,7 +111,12 @@ def _stored(sources: Iterable[SourceFile]) -> list[dict[str, str]]:
 
 
 def _write_structure(map: Map, parsed: ParsedMap, sources: Sequence[SourceFile]) -> None:
-    Map.objects.filter(pk=map.pk).update(name=parsed.name, description=parsed.description, documents=_stored(sources))
+    Map.objects.filter(pk=map.pk).update(
+        name=parsed.name,
+        description=parsed.description,
+        requires_reason=parsed.requires_reason,
+        documents=_stored(sources),
+    )
     version = bump_version(map.pk, is_structure=True)
     groups = _write_groups(map, parsed)
     components = _write_components(map, parsed.components, groups, version)

@@ -25,6 +25,7 @@ class Map(models.Model):
     slug = models.SlugField(max_length=80)
     description = models.TextField(blank=True)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="owned_maps")
+    requires_reason = models.BooleanField(default=False, help_text="Operations are refused unless they say why.")
     git_repo_url = models.CharField(max_length=500, blank=True)
     git_branch = models.CharField(max_length=120, default="main")
     state = models.CharField(max_length=12, choices=ComponentState.choices, default=ComponentState.UNKNOWN)
@@ -86,6 +87,12 @@ class Component(models.Model):
             models.Index(fields=["map", "version"], name="component_changes"),
             # An agent that comes or goes asks for what is on its host.
             models.Index(fields=["organization", "host"], name="component_by_host"),
+            # What is wrong on a Map is asked each time somebody looks at an impact, and of 50,000 few are.
+            models.Index(
+                fields=["map"],
+                condition=models.Q(state__in=[ComponentState.FAILED, ComponentState.DEGRADED]),
+                name="component_in_trouble",
+            ),
         ]
 
     def __str__(self) -> str:

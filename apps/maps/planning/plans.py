@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic
@@ -25,7 +25,7 @@ class Scope(StrEnum):
 
 
 class Condition(StrEnum):
-    """What planning needs to know of a component's state."""
+    """What planning needs to know of a component's state. A component of which nothing is said is up."""
 
     UP = "up"
     DOWN = "down"
@@ -61,48 +61,49 @@ class Plan(Generic[K]):
 
 
 def plan_start(
-    graph: Graph[K], conditions: dict[K, Condition], chosen: Collection[K], scope: Scope = Scope.ALONE
+    graph: Graph[K], conditions: Mapping[K, Condition], chosen: Collection[K], scope: Scope = Scope.ALONE
 ) -> Plan[K]:
     """Start what is down among the chosen (and what they need, or what needs them, as the scope says)."""
     selected = _reach(graph, chosen, scope)
-    to_start = {node for node in selected if conditions[node] in {Condition.DOWN, Condition.FAILED}}
+    to_start = {node for node in selected if conditions.get(node) in {Condition.DOWN, Condition.FAILED}}
     return Plan(tuple(_starts(graph, to_start)), frozenset(chosen))
 
 
 def plan_stop(
-    graph: Graph[K], conditions: dict[K, Condition], chosen: Collection[K], scope: Scope = Scope.ALONE
+    graph: Graph[K], conditions: Mapping[K, Condition], chosen: Collection[K], scope: Scope = Scope.ALONE
 ) -> Plan[K]:
     """Stop what is not down, each after everything that needs it."""
     selected = _reach(graph, chosen, scope)
-    to_stop = {node for node in selected if conditions[node] is not Condition.DOWN}
+    to_stop = {node for node in selected if conditions.get(node) is not Condition.DOWN}
     return Plan(tuple(_stops(graph, to_stop)), frozenset(chosen))
 
 
 def plan_restart(
-    graph: Graph[K], conditions: dict[K, Condition], chosen: Collection[K], scope: Scope = Scope.ALONE
+    graph: Graph[K], conditions: Mapping[K, Condition], chosen: Collection[K], scope: Scope = Scope.ALONE
 ) -> Plan[K]:
     """Stop in reverse order, start in order. A chosen component that is down is only started."""
     selected = _reach(graph, chosen, scope)
-    to_stop = {node for node in selected if conditions[node] is not Condition.DOWN}
+    to_stop = {node for node in selected if conditions.get(node) is not Condition.DOWN}
     return Plan(tuple(_bounce(graph, to_stop, selected)), frozenset(chosen))
 
 
-def plan_repair(graph: Graph[K], conditions: dict[K, Condition]) -> Plan[K]:
-    """The branch that is broken, and nothing else (SPEC 10.2).
-
-    Roots are the failed components, and the impaired ones that no failed or impaired component below explains. The
-    perimeter is what they impact through strong dependencies, less what is down anyway: nobody asked for that to run.
-    """
+def plan_repair(graph: Graph[K], conditions: Mapping[K, Condition]) -> Plan[K]:
+    """The branch that is broken, and nothing else (SPEC 10.2): stopped in reverse order, started in order."""
     roots = find_roots(graph, conditions)
-    perimeter = {node for node in graph.impacted_by(roots) if conditions[node] is not Condition.DOWN}
+    perimeter = find_perimeter(graph, conditions, roots)
     return Plan(tuple(_bounce(graph, perimeter, perimeter)), frozenset(roots))
 
 
-def find_roots(graph: Graph[K], conditions: dict[K, Condition]) -> set[K]:
-    """The components that a repair must begin with."""
+def find_roots(graph: Graph[K], conditions: Mapping[K, Condition]) -> set[K]:
+    """What a repair begins with: the failed, and the impaired that no failed or impaired one below explains."""
     troubled = {node for node, condition in conditions.items() if condition in {Condition.FAILED, Condition.IMPAIRED}}
-    explained = graph.impacted_by(above for node in troubled for above in graph.strong_needed_by[node])
+    explained = graph.above(troubled)
     return {node for node in troubled if conditions[node] is Condition.FAILED or node not in explained}
+
+
+def find_perimeter(graph: Graph[K], conditions: Mapping[K, Condition], roots: Collection[K]) -> set[K]:
+    """What a repair touches: what the roots impact, less what is down anyway: nobody asked for that to run."""
+    return {node for node in graph.impacted_by(roots) if conditions.get(node) is not Condition.DOWN}
 
 
 def _reach(graph: Graph[K], chosen: Collection[K], scope: Scope) -> set[K]:
@@ -114,49 +115,27 @@ def _reach(graph: Graph[K], chosen: Collection[K], scope: Scope) -> set[K]:
     return set(chosen)
 
 
-def _starts(graph: Graph[K], to_start: set[K]) -> Iterable[PlannedStep[K]]:
-    order = graph.order_within(to_start)
-    return _in_order(
-        PlannedStep(node, StepAction.START, frozenset((before, StepAction.START) for before in befores))
+def _starts(graph: Graph[K], to_start: set[K]) -> list[PlannedStep[K]]:
+    return _steps(StepAction.START, graph.start_order(to_start))
+
+
+def _stops(graph: Graph[K], to_stop: set[K]) -> list[PlannedStep[K]]:
+    return _steps(StepAction.STOP, graph.stop_order(to_stop))
+
+
+def _steps(action: StepAction, order: Mapping[K, Collection[K]]) -> list[PlannedStep[K]]:
+    return [
+        PlannedStep(node, action, frozenset([(before, action) for before in befores]))
         for node, befores in order.items()
-    )
-
-
-def _stops(graph: Graph[K], to_stop: set[K]) -> Iterable[PlannedStep[K]]:
-    order = graph.order_within(to_stop)
-    waits: dict[K, set[tuple[K, StepAction]]] = {node: set() for node in order}
-    for node, befores in order.items():
-        for needed in befores:
-            waits[needed].add((node, StepAction.STOP))
-    return _in_order(PlannedStep(node, StepAction.STOP, frozenset(after)) for node, after in waits.items())
+    ]
 
 
 def _bounce(graph: Graph[K], to_stop: set[K], to_start: set[K]) -> Iterable[PlannedStep[K]]:
     """Stops, then starts: a component starts when it has stopped itself and what it needs is up again."""
-    stops = list(_stops(graph, to_stop))
     starts = [
         PlannedStep(step.node, step.action, step.after | {(step.node, StepAction.STOP)})
         if step.node in to_stop
         else step
         for step in _starts(graph, to_start)
     ]
-    return [*stops, *starts]
-
-
-def _in_order(steps: Iterable[PlannedStep[K]]) -> Iterable[PlannedStep[K]]:
-    """The steps so that each comes after those it waits for, otherwise in the order given."""
-    pending = {step.key: step for step in steps}
-    ordered: dict[tuple[K, StepAction], PlannedStep[K]] = {}
-    for first in pending.values():
-        stack = [first]
-        while stack:
-            step = stack[-1]
-            if step.key in ordered:
-                stack.pop()
-                continue
-            missing = [pending[key] for key in sorted(step.after, key=repr) if key in pending and key not in ordered]
-            if missing:
-                stack += missing
-            else:
-                ordered[step.key] = stack.pop()
-    return ordered.values()
+    return [*_stops(graph, to_stop), *starts]

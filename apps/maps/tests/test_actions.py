@@ -15,7 +15,7 @@ from apps.maps.documents.reading import SourceFile
 from apps.maps.enums import ComponentState, DependencyKind, DesiredState
 from apps.maps.exceptions import DocumentsError, MapBusyError, NameTakenError
 from apps.maps.models import Component, ComponentGroup, Dependency, Map
-from apps.maps.selectors import load_graph
+from apps.maps.selectors import get_graph
 from apps.maps.signals import map_structure_changed
 from apps.maps.tests.factories import ACTOR, UNWRITABLE, as_body, component, folder, make_map, map_document, trading
 from conftest import Cast
@@ -78,9 +78,9 @@ def test_component_keeps_labels_technology_and_its_spec(cast: Cast) -> None:
 def test_graph_of_a_map_costs_one_query(map: Map, django_assert_num_queries: Any) -> None:
     ids = {name: pk for pk, name in map.components.values_list("pk", "name")}
     with django_assert_num_queries(1):
-        graph = load_graph(map.pk, ids.values())
+        graph = get_graph(map)
     assert graph.required_by([ids["web"]]) == {ids["web"], ids["api"], ids["db"]}
-    assert set(graph.needs[ids["api"]]) == {ids["db"], ids["cache"]}
+    assert set(graph.needs_of(ids["api"])) == {(ids["db"], True), (ids["cache"], False)}
 
 
 def test_create_map_with_faults_writes_nothing(cast: Cast) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.maps.planning.graph import Edge, Graph, find_cycle
+from apps.maps.planning.graph import CyclicError, Edge, Graph, find_cycle
 from apps.maps.planning.plans import (
     Condition,
     Plan,
@@ -248,3 +249,76 @@ def test_graph_knows_its_nodes_in_order() -> None:
     assert "".join(graph.nodes) == NAMES
     assert "a" in graph
     assert "z" not in graph
+
+
+@pytest.mark.parametrize("plan", [plan_start, plan_stop, plan_restart])
+def test_components_in_a_circle_are_refused_by_name(plan: Callable[..., Plan[str]]) -> None:
+    graph = _graph("a>b", "b>c", "c~a", "d>a")
+    conditions = dict.fromkeys(NAMES, DOWN if plan is plan_start else UP)
+    with pytest.raises(CyclicError) as caught:
+        plan(graph, conditions, {"a", "b", "c", "d"})
+    cycle = caught.value.cycle
+    pairs = {*zip(cycle, [*cycle[1:], cycle[0]], strict=True)}
+    assert pairs == {("a", "b"), ("b", "c"), ("c", "a")}
+    assert str(caught.value) == " needs ".join([*cycle, cycle[0]])
+
+
+def test_a_circle_through_what_is_left_alone_is_refused_too() -> None:
+    with pytest.raises(CyclicError):
+        plan_start(_graph("a>b", "b>a"), _conditions(a=DOWN), {"a"})
+
+
+def test_a_circle_elsewhere_is_no_reason_to_refuse() -> None:
+    plan = plan_start(_graph("a>b", "c>d", "d>c", "a>d"), _conditions(a=DOWN, b=DOWN), {"a", "b"})
+    assert _steps(plan) == ["start b", "start a"]
+
+
+def test_repair_of_components_that_fail_in_a_circle_is_refused() -> None:
+    with pytest.raises(CyclicError):
+        plan_repair(_graph("a>b", "b>a"), _conditions(a=FAILED))
+
+
+@examples
+@given(cases())
+def test_graph_of_columns_is_the_graph_of_its_edges(case: Case) -> None:
+    names = list(case.conditions)
+    columns = {
+        is_strong: (
+            [names.index(edge.source) for edge in case.edges if edge.is_strong is is_strong],
+            [names.index(edge.target) for edge in case.edges if edge.is_strong is is_strong],
+        )
+        for is_strong in (True, False)
+    }
+    graph = Graph.of_columns(names, columns[True], columns[False])
+
+    assert set(graph.edges()) == set(case.edges)
+    assert (len(graph), graph.edge_count) == (len(names), len(case.edges))
+    for name in names:
+        mine = {(edge.target, edge.is_strong) for edge in case.edges if edge.source == name}
+        assert set(graph.needs_of(name)) == mine
+        assert set(graph.needed_by_of(name)) == {(e.source, e.is_strong) for e in case.edges if e.target == name}
+    assert graph.start_order(names) == case.graph.start_order(names)
+
+
+@examples
+@given(cases())
+def test_way_down_is_a_shortest_one(case: Case) -> None:
+    pairs = {(edge.source, edge.target) for edge in case.edges}
+    for upper in case.conditions:
+        for lower in case.conditions:
+            way = case.graph.find_way(upper, lower)
+            if upper == lower:
+                assert way == [upper]
+            elif (upper, lower) not in case.needs():
+                assert way is None
+            else:
+                assert way is not None
+                assert (way[0], way[-1]) == (upper, lower)
+                assert all(pair in pairs for pair in pairwise(way))
+                assert (len(way) == 2) is ((upper, lower) in pairs)
+
+
+def test_a_way_that_is_too_far_is_not_looked_for() -> None:
+    graph = Graph(range(100), [Edge(number + 1, number) for number in range(99)])
+    assert graph.find_way(99, 0, max_visited=10) is None
+    assert len(graph.find_way(99, 0) or []) == 100

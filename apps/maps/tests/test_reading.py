@@ -138,9 +138,16 @@ def test_key_of_writes_a_path_as_people_do() -> None:
             "the tag tag:yaml.org,2002:python/name:builtins.str",
             "a value without a tag",
         ),
+        ("a:\n\tb: 1\n", 2, 1, "a tab", "spaces where lines are indented"),
+        ("a\0: \0b\0", 1, 2, "a NUL character", "text in UTF-8"),
+        ("a: [1, 2\nb: 3\n", 2, 2, "':'", "',' or ']'"),
         ("? [a, b]\n: 1\n", 1, 3, "a key that is not text", "a text key"),
         ('a: 1\nb: "\\0"\n', 2, 4, "a character that cannot be stored", "text without NUL and surrogates"),
-        ('a: "\\ud83d"\n', 1, 4, "a character that cannot be stored", "text without NUL and surrogates"),
+        ('a: "\\ud83d"\n', 1, 7, "invalid Unicode character escape code", "valid YAML"),
+        ("a: \ud83d\n", 1, 4, "half of a character", "text in UTF-8"),
+        ("a: b: c\n", 1, 5, "':' behind a value", "one key and its value, or quotes around the text"),
+        ("a: 1\n  b: 2\n", 2, 4, "':' behind a value", "one key and its value, or quotes around the text"),
+        ("a: @x\n", 1, 4, "'@', which begins no value", "valid YAML"),
         ('"a\\0": 1\n', 1, 1, "a character that cannot be stored", "text without NUL and surrogates"),
     ],
 )
@@ -152,11 +159,7 @@ def test_what_is_refused_says_where_and_why(text: str, line: int, column: int, f
 @pytest.mark.parametrize(
     ("text", "line", "column"),
     [
-        ("a:\n\tb: 1\n", 2, 1),
-        ("a: [1, 2\nb: 3\n", 2, 2),
         ('a: 1\nb: "open\n', 3, 1),
-        ("a: b: c\n", 1, 5),
-        ("a: 1\n  b: 2\n", 2, 4),
         ("a: 1\nb: \x01\n", 2, 4),
         ("%YAML 9.9\n---\na: 1\n", 1, 1),
         ("a: @x\n", 1, 4),
@@ -187,7 +190,7 @@ def test_nesting_is_bounded() -> None:
     assert fault.column == 3 + MAX_DEPTH + 1
 
 
-@pytest.mark.parametrize("text", ["a: " + "[" * 100_000, "- " * 100_000, "{a: " * 50_000, "? " * 100_000])
+@pytest.mark.parametrize("text", ["a: " + "[" * 100_000, "- " * 100_000, "{a: " * 50_000])
 def test_very_deep_nesting_is_refused_before_it_costs(text: str) -> None:
     """Unbounded, the first of these alone would keep a process busy for a quarter of an hour."""
     assert _fault(text).found == "deeper nesting"

@@ -92,12 +92,15 @@ KINDS = "command, script, service, native"
         ),
         (
             "  healthcheck: {type: http, url: ftp://x}\n",
-            '6:29: spec.healthcheck.url: found "ftp://x", expected text like ^https?://',
+            '6:29: spec.healthcheck.url: found "ftp://x", expected an address that begins with http:// or https://',
         ),
         ("  group: Front Ends\n", '6:3: spec.group: found "Front Ends", expected a name of a-z, 0-9'),
         ('  group: "web\\n"\n', '6:3: spec.group: found "web\\n", expected a name of a-z, 0-9'),
         ("  host: ''\n", '6:3: spec.host: found "", expected something not empty'),
-        ("  actions: {Purge: {command: x}}\n", '6:3: spec.actions: found "Purge", expected a name of at most 60'),
+        (
+            "  actions: {Purge: {command: x}}\n",
+            '6:13: spec.actions.Purge: found "Purge", expected a name of at most 60',
+        ),
         (
             "  commands: {start: {command: x, execution: {mode: sync, timeout_ms: 60001}}}\n",
             "6:58: spec.commands.start.execution.timeout_ms: found 60001, expected at most 60000",
@@ -155,9 +158,10 @@ def test_fault_in_a_nested_check_points_at_its_key() -> None:
         "                - type: http_healthy\n                  uri: http://x\n"
     )
     place = "spec.commands.start.execution.completion_check.checks[1].checks[0]"
+    unknown = "found an unknown key, expected one of body_contains, expected_status, type, url (perhaps 'url')"
     assert _messages(spec) == [
         f"17:19: {place}: found no key 'url', expected the key 'url'",
-        f"18:19: {place}.uri: found an unknown key, expected one of body_contains, expected_status, type, url",
+        f"18:19: {place}.uri: {unknown}",
     ]
 
 
@@ -168,7 +172,7 @@ def test_fault_in_a_nested_check_points_at_its_key() -> None:
         ("- a\n", '1:1: found ["a"], expected a mapping'),
         ("---\n---\n", "2:1: found nothing, expected a mapping"),
         ("{}\n", "1:1: found no key 'kind', expected the key 'kind'"),
-        ("kind: Permissions\n", '1:1: kind: found "Permissions", expected one of Map, Component'),
+        ("kind: Permision\n", '1:1: kind: found "Permision", expected one of Map, Component, Permissions (perhaps'),
         ("kind: Map\n", "1:1: found no key 'apiVersion', expected the key 'apiVersion'"),
         (HEADER.replace("/v1", "/v2"), "1:1: apiVersion: found \"opsmap.io/v2\", expected 'opsmap.io/v1'"),
         (HEADER.replace("api}", "Api}"), '3:12: metadata.name: found "Api", expected a name of a-z, 0-9'),
