@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.http import HttpResponse
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -24,32 +24,53 @@ from apps.maps.actions import delete_map
 from apps.maps.models import Component
 from apps.maps.planning.plans import Scope
 from apps.operations.access import access_operation
-from apps.operations.actions.operations import cancel_operation, start_operation
-from apps.operations.enums import OperationKind
+from apps.operations.actions.operations import start_operation
+from apps.operations.bodies import SelectionBody
+from apps.operations.enums import FailurePolicy, IfHeld, OperationKind, OperationState
 from apps.operations.exceptions import LogUnavailableError, NoLogError
+from apps.operations.impact import describe_impact
 from apps.operations.models import Operation
 from apps.operations.payloads import (
     describe_component_fully,
     describe_map,
     describe_maps,
     describe_operation,
+    describe_operations,
     describe_plan,
+    draw_plan,
+    tell_plan,
 )
-from apps.operations.plans import make_plan
+from apps.operations.plans import CheckedPlan, make_plan
 from apps.operations.selectors import list_maps, with_steps
 from apps.orgs.authentication import actor_of, person_of
 
 DEFAULT_LOG_BYTES = 16 * 1024
 MAX_LOG_BYTES = 256 * 1024
 LOG_TIMEOUT_S = 5.0
+MAX_PARALLEL = 10_000
+MAX_IMPACT_COMPONENTS = 100
+"""In an address, which has a length."""
 
 
-class OperationBody(serializers.Serializer[Any]):
+class OperationBody(SelectionBody):
     kind = serializers.ChoiceField(choices=OperationKind.choices)
-    components = serializers.ListField(child=serializers.UUIDField(), max_length=50_000, default=list)
     scope = serializers.ChoiceField(choices=[scope.value for scope in Scope], required=False, allow_null=True)
     dryRun = serializers.BooleanField(default=False)  # noqa: N815 - the name in the API
+    format = serializers.ChoiceField(choices=["json", "text", "mermaid"], default="json", help_text="Of a dry run.")
     reason = serializers.CharField(max_length=500, allow_blank=True, default="")
+    failurePolicy = serializers.ChoiceField(  # noqa: N815
+        choices=FailurePolicy.choices, default=FailurePolicy.CONTINUE, help_text="What becomes of the rest."
+    )
+    maxParallel = serializers.IntegerField(  # noqa: N815
+        min_value=1, max_value=MAX_PARALLEL, default=None, allow_null=True, help_text="How many steps may run at once."
+    )
+    ifHeld = serializers.ChoiceField(choices=IfHeld.choices, default=IfHeld.REFUSE)  # noqa: N815
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs = super().validate(attrs)
+        if attrs["kind"] == OperationKind.REPAIR and (attrs["components"] or "group" in attrs or "labels" in attrs):
+            raise serializers.ValidationError("A repair is of what has failed: nothing is chosen for it.")
+        return attrs
 
 
 class MapsView(maps_api.MapsView):
@@ -142,46 +163,76 @@ def _log_of(job: Command, asking_id: uuid.UUID) -> dict[str, Any]:
 
 
 class MapOperationsView(APIView):
-    """GET the last operations of a Map · POST a new one, or its dry run."""
+    """GET the last operations of a Map · POST a new one (202 if it waits in the queue), or its dry run."""
 
     def get(self, request: Request, map_id: uuid.UUID) -> Response:
         operations = with_steps(Operation.objects.filter(map=access_map(person_of(request), map_id)))
-        return Response({"results": [describe_operation(item) for item in operations.order_by("-id")[:50]]})
+        return Response({"results": describe_operations(operations.order_by("-id")[:50])})
 
-    def post(self, request: Request, map_id: uuid.UUID) -> Response:
+    def post(self, request: Request, map_id: uuid.UUID) -> Response | HttpResponse:
         map = access_map(person_of(request), map_id)
         body = OperationBody(data=request.data)
         body.is_valid(raise_exception=True)
         fields = body.validated_data
-        wish = {
+        wish: dict[str, Any] = {
             "map": map,
             "user": person_of(request),
             "kind": OperationKind(fields["kind"]),
-            "chosen": fields["components"],
+            "chosen": body.chosen(map),
             "scope": Scope(fields["scope"]) if fields.get("scope") else None,
+            "failure_policy": FailurePolicy(fields["failurePolicy"]),
         }
         if fields["dryRun"]:
-            return Response(describe_plan(make_plan(**wish)))
-        operation = start_operation(**wish, actor=actor_of(request), reason=fields["reason"])
-        return Response(_described(request, operation.pk), status=status.HTTP_201_CREATED)
+            return _shown_plan(make_plan(**wish), fields["format"])
+        operation = start_operation(
+            **wish,
+            actor=actor_of(request),
+            reason=fields["reason"],
+            max_parallel=fields["maxParallel"],
+            if_held=IfHeld(fields["ifHeld"]),
+        )
+        is_queued = operation.state == OperationState.QUEUED
+        code = status.HTTP_202_ACCEPTED if is_queued else status.HTTP_201_CREATED
+        return Response(_described(request, operation.pk), status=code)
+
+
+def _shown_plan(plan: CheckedPlan, format: str) -> Response | HttpResponse:
+    if format == "json":
+        return Response(describe_plan(plan))
+    text = tell_plan(plan) if format == "text" else draw_plan(plan)
+    return HttpResponse(text, content_type="text/plain; charset=utf-8")
+
+
+class MapImpactView(APIView):
+    """GET what would fail with `?components=` (ids, with commas between); without, the causes of what is wrong now."""
+
+    def get(self, request: Request, map_id: uuid.UUID) -> Response:
+        map = access_map(person_of(request), map_id)
+        chosen = _ids_of(request.query_params.get("components", ""))
+        return Response(describe_impact(map, person_of(request), chosen))
+
+
+class ComponentImpactView(APIView):
+    """GET what would fail with this component, and what it needs."""
+
+    def get(self, request: Request, component_id: uuid.UUID) -> Response:
+        component = access_component(person_of(request), component_id)
+        return Response(describe_impact(component.map, person_of(request), [component.pk]))
+
+
+def _ids_of(text: str) -> list[uuid.UUID]:
+    """Raises ValidationError."""
+    parts = text.split(",") if text else []
+    if len(parts) > MAX_IMPACT_COMPONENTS:
+        raise serializers.ValidationError({"components": [f"At most {MAX_IMPACT_COMPONENTS}."]})
+    field = serializers.UUIDField()
+    return [field.run_validation(part.strip()) for part in parts]
 
 
 class OperationView(APIView):
     """GET how an operation stands."""
 
     def get(self, request: Request, operation_id: uuid.UUID) -> Response:
-        return Response(_described(request, operation_id))
-
-
-class OperationCancelView(APIView):
-    """POST: begin nothing new. Needs the permission for what the operation does."""
-
-    def post(self, request: Request, operation_id: uuid.UUID) -> Response:
-        operation = access_operation(person_of(request), operation_id)
-        needed = "restart" if operation.kind == OperationKind.REPAIR else operation.kind
-        if not request.user.has_perm(f"component:{needed}", operation.map):
-            raise PermissionDenied(f"You may not cancel this (component:{needed}).")
-        cancel_operation(operation=operation, actor=actor_of(request))
         return Response(_described(request, operation_id))
 
 

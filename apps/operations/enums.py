@@ -11,10 +11,33 @@ class OperationKind(TextChoices):
 
 
 class OperationState(TextChoices):
+    QUEUED = "queued", "Queued"
+    """Waits for components that others hold; has neither steps nor holds."""
     RUNNING = "running", "Running"
+    """Also while it is paused: what has begun goes on to its end."""
     SUCCEEDED = "succeeded", "Succeeded"
     FAILED = "failed", "Failed"
+    ROLLED_BACK = "rolled_back", "Rolled back"
+    """A step failed, and what had succeeded was undone."""
     CANCELLED = "cancelled", "Cancelled"
+
+
+OPEN_OPERATIONS = (OperationState.QUEUED, OperationState.RUNNING)
+
+
+class FailurePolicy(TextChoices):
+    """What becomes of the rest of an operation when a step fails."""
+
+    CONTINUE = "continue", "Independent branches go on"
+    STOP = "stop", "Nothing new begins"
+    ROLL_BACK = "roll_back", "What succeeded is undone"
+
+
+class IfHeld(TextChoices):
+    """What is to be done about a new operation whose components others hold or wait for."""
+
+    REFUSE = "refuse", "Refuse it"
+    QUEUE = "queue", "Let it wait for its turn"
 
 
 class StepState(TextChoices):
@@ -23,7 +46,9 @@ class StepState(TextChoices):
     SUCCEEDED = "succeeded", "Succeeded"
     FAILED = "failed", "Failed"
     SKIPPED = "skipped", "Skipped"
-    """Something it waited for did not succeed."""
+    """Something it waited for did not succeed, or nothing was to begin after a failure."""
+    WAIVED = "waived", "Waived"
+    """A person said to go on without it."""
     CANCELLED = "cancelled", "Cancelled"
 
 
@@ -34,3 +59,4 @@ class Cause(TextChoices):
     JOB = "job", "Command"
     AGENT = "agent", "Agent lost or back"
     PERSON = "person", "Person"
+    TIME = "time", "End of a maintenance"

@@ -16,8 +16,8 @@ from apps.operations.actions.health import (
     mark_agents_lost,
     record_health,
 )
+from apps.operations.actions.progress import advance_steps
 from apps.operations.actions.states import follow_structure
-from apps.operations.actions.steps import advance_steps
 
 
 def connect() -> None:

@@ -5,16 +5,22 @@ One function per thing, used by REST, pages and sockets alike: that is why initi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from apps.gateways.models import Agent
 from apps.gateways.selectors import describe_agent_briefly, describe_command, get_agents_by_host
 from apps.maps.documents.commands import prepare_command
 from apps.maps.models import Component, Map
-from apps.operations.enums import StepState
-from apps.operations.models import ComponentHealth, Operation, Step
+from apps.maps.planning.diagrams import plan_as_mermaid
+from apps.maps.planning.durations import PlanPrediction
+from apps.maps.planning.prediction import Prediction
+from apps.maps.planning.wording import plan_as_text
+from apps.operations.enums import OperationState, StepState
+from apps.operations.models import ComponentHealth, Maintenance, Operation, Step
 from apps.operations.plans import CheckedPlan, CheckedStep, Problem, StepKey
+from apps.operations.remaining import describe_remaining
 from apps.operations.selectors import (
     agent_of,
     agents_for,
@@ -27,6 +33,7 @@ from apps.operations.selectors import (
     running_operations,
     shown_components,
     shown_operations,
+    waits_of,
     with_steps,
 )
 from apps.operations.state_machine import derive_state
@@ -34,6 +41,7 @@ from apps.orgs.models import User
 from apps.rbac.selectors import resolve_permissions
 
 MAP_PERMISSIONS = ("component:start", "component:stop", "component:restart", "component:logs", "map:edit")
+_TOLD_PROBLEMS = 50
 COMMAND_NAMES = ("start", "stop", "restart", "status")
 
 
@@ -91,7 +99,8 @@ def describe_map(map: Map, user: User) -> dict[str, Any]:
             {"from": str(source), "to": str(target), "kind": kind}
             for source, target, kind in map.dependencies.values_list("component_id", "needs_id", "kind")
         ],
-        "operations": [describe_operation(operation) for operation in shown_operations(map)],
+        "operations": describe_operations(shown_operations(map)),
+        "requiresReason": map.requires_reason,
         "permissions": resolve_permissions(user, map.organization_id, MAP_PERMISSIONS),
     }
 
@@ -127,7 +136,23 @@ def describe_component(component: Component, by_host: Mapping[str, Agent]) -> di
         "labels": component.labels,
         "commands": [name for name in COMMAND_NAMES if name in component.spec.get("commands", {})],
         "operation": str(hold.operation_id) if hold else None,
+        "maintenance": _describe_maintenance(component),
         "version": component.version,
+    }
+
+
+def _describe_maintenance(component: Component) -> dict[str, Any] | None:
+    """`isAlerting` says it to whoever sends alerts: of a component that is worked on there are none."""
+    maintenance: Maintenance | None = getattr(component, "maintenance", None)
+    if maintenance is None:
+        return None
+    person = maintenance.by
+    return {
+        "reason": maintenance.reason,
+        "since": maintenance.since,
+        "until": maintenance.until,
+        "by": {"id": str(person.pk), "name": person.name, "email": person.email} if person else None,
+        "isAlerting": False,
     }
 
 
@@ -183,31 +208,71 @@ def describe_changes(map: Map, since: int) -> dict[str, Any]:
         "mapState": map.state,
         "groups": [{"name": group["name"], "state": group["state"]} for group in _groups(map)],
         "components": [describe_component(component, by_host) for component in components],
-        "operations": [describe_operation(operation) for operation in operations],
+        "operations": describe_operations(operations),
     }
 
 
+def describe_operations(operations: Iterable[Operation]) -> list[dict[str, Any]]:
+    """Operations with their steps; load them with `with_steps`."""
+    listed = list(operations)
+    waits = waits_of(listed)
+    return [_describe_operation(operation, waits.get(operation.pk, ())) for operation in listed]
+
+
 def describe_operation(operation: Operation) -> dict[str, Any]:
-    """An operation with its steps; load it with `with_steps`."""
+    [described] = describe_operations([operation])
+    return described
+
+
+def _describe_operation(operation: Operation, waits_for: Sequence[Operation]) -> dict[str, Any]:
     steps = list(operation.steps.all())
     counts = {"total": len(steps), **{state.value: 0 for state in StepState}}
     for step in steps:
         counts[step.state] += 1
-    person = operation.requested_by
     return {
         "id": str(operation.pk),
         "kind": operation.kind,
         "state": operation.state,
+        "detail": operation.detail,
         "mapId": str(operation.map_id),
         "target": operation.target,
         "reason": operation.reason,
+        "failurePolicy": operation.failure_policy,
+        "maxParallel": operation.max_parallel,
         "isCancelRequested": operation.is_cancel_requested,
-        "requestedBy": {"id": str(person.pk), "name": person.name, "email": person.email} if person else None,
+        "isRollingBack": operation.is_rolling_back,
+        "pausedAt": operation.paused_at,
+        "queue": _describe_turn(waits_for) if operation.state == OperationState.QUEUED else None,
+        "requestedBy": _describe_person(operation.requested_by),
+        "steeredBy": _describe_person(operation.steered_by),
         "createdAt": operation.created_at,
         "finishedAt": operation.finished_at,
         "counts": counts,
+        **describe_remaining(operation, steps),
         "steps": [_describe_step(step) for step in steps],
     }
+
+
+def _describe_turn(waits_for: Sequence[Operation]) -> dict[str, Any]:
+    """`position` 1 is next, once those that run and are named here have ended."""
+    ahead = [other for other in waits_for if other.state == OperationState.QUEUED]
+    return {
+        "position": 1 + len(ahead),
+        "waitsFor": [
+            {
+                "id": str(other.pk),
+                "kind": other.kind,
+                "target": other.target,
+                "state": other.state,
+                "requestedBy": _describe_person(other.requested_by),
+            }
+            for other in waits_for
+        ],
+    }
+
+
+def _describe_person(person: User | None) -> dict[str, str] | None:
+    return {"id": str(person.pk), "name": person.name, "email": person.email} if person else None
 
 
 def _describe_step(step: Step) -> dict[str, Any]:
@@ -224,12 +289,14 @@ def _describe_step(step: Step) -> dict[str, Any]:
         "startedAt": step.started_at,
         "finishedAt": step.finished_at,
         "detail": step.detail,
+        "attempt": step.attempt,
+        "isRollback": step.is_rollback,
     }
 
 
 def describe_plan(plan: CheckedPlan) -> dict[str, Any]:
     """A dry run."""
-    held = [_held_problem(hold) for hold in plan.holds]
+    held = [*map(_held_problem, plan.holds), *map(_ahead_problem, plan.ahead)]
     return {
         "kind": plan.kind,
         "target": plan.target,
@@ -237,10 +304,35 @@ def describe_plan(plan: CheckedPlan) -> dict[str, Any]:
         "untouched": [_brief(component) for component in plan.untouched],
         "problems": [*map_problems(plan.problems), *held],
         "isExecutable": plan.is_executable and not held,
-        "criticalPath": [_key(key) for key in plan.critical_path],
-        "predictedMs": plan.predicted_ms,
+        "criticalPath": [_key(key) for key in plan.prediction.path] if plan.prediction else [],
+        **_describe_prediction(plan.prediction),
         "levels": plan.levels,
     }
+
+
+def tell_plan(plan: CheckedPlan) -> str:
+    """A dry run in words, with what stands against it."""
+    names = _names(plan)
+    head = f"{plan.kind.label}: {plan.target}\n"
+    text = plan_as_text(plan.as_plan(), plan.graph, names.__getitem__, plan.prediction)
+    problems = [problem["message"] for problem in describe_plan(plan)["problems"]]
+    problems += [problem.message for step in plan.steps for problem in step.problems]
+    shown = [f"- {message}\n" for message in problems[:_TOLD_PROBLEMS]]
+    if len(problems) > _TOLD_PROBLEMS:
+        shown.append(f"- … and {len(problems) - _TOLD_PROBLEMS} more.\n")
+    against = "".join(["\nWhat stands against it:\n", *shown]) if shown else ""
+    return f"{head}\n{text}{against}"
+
+
+def draw_plan(plan: CheckedPlan) -> str:
+    """A dry run as a Mermaid diagram."""
+    critical = plan.prediction.path if plan.prediction else ()
+    return plan_as_mermaid(plan.as_plan().steps, _names(plan).__getitem__, critical=critical)
+
+
+def _names(plan: CheckedPlan) -> dict[uuid.UUID, str]:
+    touched = [step.component for step in plan.steps]
+    return {component.pk: component.name for component in [*touched, *plan.untouched]}
 
 
 def _describe_planned_step(step: CheckedStep) -> dict[str, Any]:
@@ -254,7 +346,15 @@ def _describe_planned_step(step: CheckedStep) -> dict[str, Any]:
         "command": step.command.summary if step.command else "",
         "isAllowed": step.is_allowed,
         "problems": map_problems(step.problems),
-        "predictedMs": step.predicted_ms,
+        **_describe_prediction(step.prediction),
+    }
+
+
+def _describe_prediction(prediction: Prediction | PlanPrediction[uuid.UUID] | None) -> dict[str, int | None]:
+    """The time that is usual, and the one that is not exceeded nine times in ten; null without a history."""
+    return {
+        "predictedMs": prediction.p50_ms if prediction else None,
+        "predictedP90Ms": prediction.p90_ms if prediction else None,
     }
 
 
@@ -267,10 +367,19 @@ def map_problems(problems: Iterable[Problem]) -> list[dict[str, Any]]:
 
 
 def _held_problem(hold: Any) -> dict[str, Any]:
-    person = hold.operation.requested_by
-    who = (person.name or person.email) if person else "somebody who has left"
-    message = f"{hold.component.name} is held by “{hold.operation.kind} {hold.operation.target}” of {who}."
+    message = f"{hold.component.name} is held by {_told(hold.operation)}."
     return {"code": "held", "message": message, "component": hold.component.name}
+
+
+def _ahead_problem(operation: Operation) -> dict[str, Any]:
+    message = f"{_told(operation)} waits for the same components, and was asked for before."
+    return {"code": "held", "message": message}
+
+
+def _told(operation: Operation) -> str:
+    person = operation.requested_by
+    who = (person.name or person.email) if person else "somebody who has left"
+    return f"“{operation.kind} {operation.target}” of {who}"
 
 
 def _brief(component: Component) -> dict[str, str]:

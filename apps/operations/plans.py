@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from apps.gateways.models import Agent
 from apps.gateways.selectors import get_agents_by_host
 from apps.maps.documents.commands import PreparedCommand, prepare_command
 from apps.maps.enums import ComponentState
 from apps.maps.models import Component, Map
-from apps.maps.planning.durations import count_levels, critical_path
+from apps.maps.planning.durations import PlanPrediction, count_levels, predict_plan
+from apps.maps.planning.graph import CyclicError, Graph
 from apps.maps.planning.plans import (
     Plan,
     PlannedStep,
@@ -23,10 +23,13 @@ from apps.maps.planning.plans import (
     plan_start,
     plan_stop,
 )
-from apps.maps.selectors import load_graph
-from apps.operations.enums import OperationKind, StepState
-from apps.operations.models import ComponentHold, Step
-from apps.operations.selectors import agent_of
+from apps.maps.planning.prediction import Prediction
+from apps.maps.planning.rollback import INVERSES
+from apps.maps.selectors import get_graph
+from apps.operations.enums import FailurePolicy, OperationKind, OperationState
+from apps.operations.exceptions import MapChangedError
+from apps.operations.models import ComponentHold, Operation, QueuedClaim
+from apps.operations.selectors import agent_of, get_predictions
 from apps.operations.state_machine import condition_of
 from apps.orgs.models import User
 from apps.rbac.selectors import resolve_permissions
@@ -38,8 +41,7 @@ DEFAULT_SCOPES = {
     OperationKind.STOP: Scope.WITH_DEPENDENTS,
     OperationKind.RESTART: Scope.ALONE,
 }
-HISTORY_STEPS = 2000
-HISTORY_PER_ACTION = 10
+_SHOWN_OF_CYCLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class CheckedStep:
     agent: Agent | None
     command: PreparedCommand | None
     is_allowed: bool
-    predicted_ms: int | None
+    prediction: Prediction | None
     problems: tuple[Problem, ...]
 
 
@@ -73,56 +75,97 @@ class CheckedPlan:
     steps: Sequence[CheckedStep]
     untouched: Sequence[Component]
     problems: Sequence[Problem]
+    graph: Graph[uuid.UUID]
+    needed: frozenset[uuid.UUID] = frozenset()
+    """The components that nobody else may have: those of its steps, and those that were chosen, also without a step."""
     holds: Sequence[ComponentHold] = field(default_factory=list)
-    critical_path: Sequence[StepKey] = field(default_factory=list)
-    predicted_ms: int | None = None
+    ahead: Sequence[Operation] = field(default_factory=list)
+    """Queued operations that were asked for before and wait for one of `needed`."""
+    prediction: PlanPrediction[uuid.UUID] | None = None
     levels: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has, or waits for, what it needs."""
+        return not self.holds and not self.ahead
 
     @property
     def is_executable(self) -> bool:
         return bool(self.steps) and not self.problems and not any(step.problems for step in self.steps)
+
+    def as_plan(self) -> Plan[uuid.UUID]:
+        return Plan(tuple(step.planned for step in self.steps))
 
     def all_problems(self) -> list[Problem]:
         return [*self.problems, *(problem for step in self.steps for problem in step.problems)]
 
 
 def make_plan(
-    *, map: Map, user: User, kind: OperationKind, chosen: Collection[uuid.UUID], scope: Scope | None
+    *,
+    map: Map,
+    user: User,
+    kind: OperationKind,
+    chosen: Collection[uuid.UUID],
+    scope: Scope | None,
+    failure_policy: FailurePolicy = FailurePolicy.CONTINUE,
+    queue_number: int | None = None,
 ) -> CheckedPlan:
     """The plan for a request on a Map. Writes nothing and sends nothing.
 
-    `chosen` are ids of components of this Map; empty means the whole Map. Unknown ids become problems.
+    `chosen` are ids of components of this Map; empty means the whole Map. Unknown ids become problems. For an operation
+    that waits in the queue itself, only those before its `queue_number` are ahead of it.
+
+    Raises:
+        MapChangedError: somebody changes the Map's structure right now. Never for a Map that is locked.
     """
     components = {component.pk: component for component in Component.objects.filter(map=map).order_by("name")}
-    unknown = [Problem("unknown_component", f"This Map has no component {pk}.") for pk in set(chosen) - set(components)]
+    graph = _graph_of(map, components)
+    faults = [Problem("unknown_component", f"This Map has no component {pk}.") for pk in set(chosen) - set(components)]
     known = [pk for pk in chosen if pk in components]
-    plan = _plan(map, components, kind, known if chosen else list(components), scope, is_whole=not chosen)
+    try:
+        plan = _plan(graph, components, kind, known if chosen else list(components), scope, is_whole=not chosen)
+    except CyclicError as error:
+        plan = Plan(())
+        faults.append(_cycle_problem(error, components))
     plan = _without_missing_stops(plan, components)
     checked = _check_steps(map, user, components, plan)
     touched = plan.nodes
     # Also without a step: what somebody else is starting right now is not "already running".
-    holds = _holds(touched or (known if chosen else components))
+    needed = frozenset(touched.union(known) or components)
+    holds = _holds(needed)
     concerned = [components[pk] for pk in known] if chosen else list(components.values())
-    problems = unknown if plan.steps or unknown or holds else [_nothing_to_do(kind, concerned)]
-    durations = {step.planned.key: step.predicted_ms for step in checked if step.predicted_ms is not None}
-    # Honest: without a history of every step there is no prediction of the whole, and no path that decides it.
-    is_predictable = bool(checked) and len(durations) == len(checked)
-    path, total_ms = critical_path(plan.steps, durations) if is_predictable else ([], None)
+    ahead = _ahead(map, needed, queue_number)
+    if failure_policy is FailurePolicy.ROLL_BACK:
+        faults += _no_way_back(map, user, components, plan)
+    problems = faults if plan.steps or faults or holds or ahead else [_nothing_to_do(kind, concerned)]
+    predictions = {step.planned.key: step.prediction for step in checked if step.prediction is not None}
     return CheckedPlan(
         kind=kind,
         target=_target(map, components, plan, known, kind),
         steps=checked,
         untouched=[component for component in components.values() if component.pk not in touched],
         problems=problems,
+        graph=graph,
+        needed=needed,
         holds=holds,
-        critical_path=path,
-        predicted_ms=total_ms,
+        ahead=ahead,
+        # Honest: without a history of every step there is no prediction of the whole, and no path that decides it.
+        prediction=predict_plan(plan.steps, predictions) if plan.steps else None,
         levels=count_levels(plan.steps),
     )
 
 
+def _graph_of(map: Map, components: dict[uuid.UUID, Component]) -> Graph[uuid.UUID]:
+    """Raises MapChangedError if it is not of these components."""
+    for is_read_anew in (False, True):
+        graph = get_graph(map, is_read_anew=is_read_anew)
+        if components.keys() == set(graph.nodes):
+            return graph
+    raise MapChangedError(f"{map.name} is being changed at this moment: ask again.")
+
+
 def _plan(
-    map: Map,
+    graph: Graph[uuid.UUID],
     components: dict[uuid.UUID, Component],
     kind: OperationKind,
     chosen: Collection[uuid.UUID],
@@ -130,7 +173,6 @@ def _plan(
     *,
     is_whole: bool,
 ) -> Plan[uuid.UUID]:
-    graph = load_graph(map.pk, components)
     conditions = {pk: condition_of(ComponentState(component.state)) for pk, component in components.items()}
     if kind is OperationKind.REPAIR:
         return plan_repair(graph, conditions)
@@ -163,7 +205,7 @@ def _check_steps(
     map: Map, user: User, components: dict[uuid.UUID, Component], plan: Plan[uuid.UUID]
 ) -> list[CheckedStep]:
     by_host = get_agents_by_host(map.organization_id)
-    history = _durations(map)
+    history = get_predictions(step.node for step in plan.steps)
     perms = {action: f"component:{action}" for action in {step.action for step in plan.steps}}
     granted = resolve_permissions(user, map.organization_id, perms.values())
     checked = []
@@ -178,7 +220,7 @@ def _check_steps(
                 agent=agent,
                 command=command,
                 is_allowed=granted[perms[step.action]],
-                predicted_ms=history.get(step.key),
+                prediction=history.get(step.key),
                 problems=tuple(_problems(component, step.action, agent, command, granted[perms[step.action]])),
             )
         )
@@ -218,6 +260,25 @@ def _problems(
     return problems
 
 
+def _no_way_back(map: Map, user: User, components: dict[uuid.UUID, Component], plan: Plan[uuid.UUID]) -> list[Problem]:
+    """What a roll back could need and would not have: better known before the first step than after a failed one."""
+    granted = resolve_permissions(user, map.organization_id, ["component:start", "component:stop"])
+    planned = {step.key for step in plan.steps}
+    problems = []
+    for step in plan.steps:
+        action = INVERSES.get(step.action)
+        if action is None or (step.node, action) in planned:
+            continue
+        component = components[step.node]
+        if not granted[f"component:{action}"]:
+            message = f"You may not {action} {component.name}, which a roll back may have to do."
+            problems.append(Problem("permission_denied", message, component.name))
+        if prepare_command(component.spec, action) is None:
+            message = f"{component.name} has no {action} command, which a roll back may need."
+            problems.append(Problem("no_command", message, component.name))
+    return problems
+
+
 def _nothing_to_do(kind: OperationKind, concerned: Sequence[Component]) -> Problem:
     if not concerned:
         return Problem("nothing_to_do", "This Map has no components yet.")
@@ -238,6 +299,18 @@ def _holds(component_ids: Iterable[uuid.UUID]) -> list[ComponentHold]:
     return list(held.select_related("component", "operation__requested_by").order_by("component__name"))
 
 
+def _ahead(map: Map, component_ids: Collection[uuid.UUID], queue_number: int | None) -> list[Operation]:
+    queued = Operation.objects.filter(map=map, state=OperationState.QUEUED)
+    if queue_number is not None:
+        queued = queued.filter(queue_number__lt=queue_number)
+    # Nearly always nobody waits; then the many ids need not travel.
+    if not queued.exists():
+        return []
+    claims = QueuedClaim.objects.filter(operation__in=queued, component_id__in=component_ids)
+    concerned = queued.filter(pk__in=claims.values("operation_id"))
+    return list(concerned.select_related("requested_by").order_by("queue_number"))
+
+
 def _target(
     map: Map,
     components: dict[uuid.UUID, Component],
@@ -253,18 +326,8 @@ def _target(
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _durations(map: Map) -> dict[StepKey, int]:
-    """The median of the last durations of each component's actions, in milliseconds."""
-    rows = (
-        Step.objects.filter(operation__map=map, state=StepState.SUCCEEDED, component__isnull=False)
-        .order_by("-id")
-        .values_list("component_id", "action", "started_at", "finished_at")[:HISTORY_STEPS]
-    )
-    seen: dict[StepKey, list[float]] = {}
-    for component_id, action, started_at, finished_at in rows:
-        durations = seen.setdefault((component_id, StepAction(action)), [])
-        if len(durations) < HISTORY_PER_ACTION:
-            assert started_at is not None
-            assert finished_at is not None
-            durations.append((finished_at - started_at).total_seconds() * 1000)
-    return {key: round(median(durations)) for key, durations in seen.items()}
+def _cycle_problem(error: CyclicError, components: dict[uuid.UUID, Component]) -> Problem:
+    """Documents with a cycle are refused, so that this should never be; if it is, nothing of it is carried out."""
+    names = [components[pk].name for pk in error.cycle]
+    shown = [*names[:_SHOWN_OF_CYCLE], *(["…"] if len(names) > _SHOWN_OF_CYCLE else []), names[0]]
+    return Problem("cycle", f"There is no order in which to do this: {' needs '.join(shown)}.", names[0])

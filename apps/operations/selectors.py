@@ -7,16 +7,20 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from django.db.models import BooleanField, Count, ExpressionWrapper, Prefetch, Q, QuerySet
+from django.db.models import BooleanField, Count, ExpressionWrapper, F, Func, IntegerField, Prefetch, Q, QuerySet
 from django.db.models.functions import Collate
 
 from apps.gateways.models import Agent, Command
 from apps.gateways.selectors import REVOKED_FIRST
 from apps.maps.enums import ComponentState
 from apps.maps.models import Component, Map
-from apps.operations.enums import OperationState
-from apps.operations.models import Operation, StateChange, Step, StepOrder
+from apps.maps.planning.plans import StepAction
+from apps.maps.planning.prediction import Prediction
+from apps.operations.enums import OPEN_OPERATIONS, OperationState
+from apps.operations.models import ActionDuration, Operation, QueuedClaim, StateChange, Step, StepOrder
 from apps.orgs.models import User
+
+_RUN_COUNT = Func("runs", function="jsonb_array_length", output_field=IntegerField())
 
 
 def agent_of(component: Component, by_host: Mapping[str, Agent]) -> Agent | None:
@@ -129,14 +133,36 @@ def with_steps(operations: QuerySet[Operation]) -> QuerySet[Operation]:
     """Operations with what their description needs, in three queries."""
     orders = Prefetch("orders_before", queryset=StepOrder.objects.only("step_id", "before_id"))
     steps = Prefetch("steps", queryset=Step.objects.prefetch_related(orders))
-    return operations.select_related("requested_by").prefetch_related(steps)
+    return operations.select_related("requested_by", "steered_by").prefetch_related(steps)
 
 
 def shown_operations(map: Map) -> list[Operation]:
-    """What the Map page shows: operations that run, and the last that ended."""
+    """What the Map page shows: operations that run or wait for their turn, and the last that ended."""
     operations = with_steps(Operation.objects.filter(map=map))
-    running = list(operations.filter(state=OperationState.RUNNING).order_by("-id"))
-    return running + list(operations.exclude(state=OperationState.RUNNING).order_by("-finished_at", "-id")[:1])
+    is_open = list(operations.filter(state__in=OPEN_OPERATIONS).order_by("-id"))
+    return is_open + list(operations.exclude(state__in=OPEN_OPERATIONS).order_by("-finished_at", "-id")[:1])
+
+
+def waits_of(operations: Iterable[Operation]) -> dict[uuid.UUID, list[Operation]]:
+    """For each that is queued, whom it waits for: who holds its components, then who asked for them before.
+
+    No query if none is queued, else three.
+    """
+    queued = [operation.pk for operation in operations if operation.state == OperationState.QUEUED]
+    if not queued:
+        return {}
+    claims = QueuedClaim.objects.filter(operation__in=queued).order_by()
+    holding = claims.filter(component__hold__isnull=False).values_list("operation_id", "component__hold__operation_id")
+    ahead = claims.filter(component__claims__operation__queue_number__lt=F("operation__queue_number"))
+    pairs = [*holding.distinct(), *ahead.values_list("operation_id", "component__claims__operation_id").distinct()]
+    others = Operation.objects.select_related("requested_by").in_bulk({other for _, other in pairs})
+    waits: dict[uuid.UUID, list[Operation]] = {pk: [] for pk in queued}
+    for pk, other in pairs:
+        if other in others:
+            waits[pk].append(others[other])
+    for pk in waits:
+        waits[pk].sort(key=lambda other: (other.queue_number or 0, other.pk))
+    return waits
 
 
 def changed_components(map: Map, since: int) -> QuerySet[Component]:
@@ -144,7 +170,18 @@ def changed_components(map: Map, since: int) -> QuerySet[Component]:
 
 
 def shown_components(map: Map) -> QuerySet[Component]:
-    return Component.objects.filter(map=map).select_related("group", "hold").order_by("name")
+    return Component.objects.filter(map=map).select_related("group", "hold", "maintenance__by").order_by("name")
+
+
+def get_predictions(component_ids: Iterable[uuid.UUID]) -> dict[tuple[uuid.UUID, StepAction], Prediction]:
+    """What past durations predict of the actions on these components, in one query; nothing of what was never done."""
+    rows = ActionDuration.objects.filter(component_id__in=set(component_ids)).annotate(run_count=_RUN_COUNT)
+    return {
+        (component_id, StepAction(action)): Prediction(p50_ms, p90_ms, runs)
+        for component_id, action, p50_ms, p90_ms, runs in rows.values_list(
+            "component_id", "action", "p50_ms", "p90_ms", "run_count"
+        )
+    }
 
 
 def list_state_changes(component: Component, limit: int = 20) -> QuerySet[StateChange]:

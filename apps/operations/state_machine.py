@@ -25,6 +25,9 @@ class Trigger(StrEnum):
     AGENT_LOST = "agent_lost"
     AGENT_BACK = "agent_back"
     """Only for components without a health check: for the others the next check says what is."""
+    MAINTENANCE_BEGAN = "maintenance_began"
+    MAINTENANCE_ENDED = "maintenance_ended"
+    """What it is from then on, its last check or the absence of its agent says right after."""
 
 
 FAILED_OR_STOPPED = "failed_or_stopped"
@@ -43,15 +46,19 @@ TRANSITIONS: Mapping[Trigger, Mapping[S, S | str]] = {
         S.STOPPED: S.STOPPED,
         S.FAILED: S.FAILED,
     },
-    Trigger.START_SENT: dict.fromkeys(_ALL_BUT_MAINTENANCE, S.STARTING),
+    # Who works on a component starts and stops it: that changes what it should be afterwards, and nothing else.
+    Trigger.START_SENT: {**dict.fromkeys(_ALL_BUT_MAINTENANCE, S.STARTING), S.MAINTENANCE: S.MAINTENANCE},
     Trigger.START_SUCCEEDED: dict.fromkeys(_ALL_BUT_MAINTENANCE, S.RUNNING),
     Trigger.START_FAILED: {S.STARTING: S.FAILED, S.UNREACHABLE: S.FAILED},
-    Trigger.STOP_SENT: dict.fromkeys(_ALL_BUT_MAINTENANCE, S.STOPPING),
+    Trigger.STOP_SENT: {**dict.fromkeys(_ALL_BUT_MAINTENANCE, S.STOPPING), S.MAINTENANCE: S.MAINTENANCE},
     Trigger.STOP_SUCCEEDED: dict.fromkeys(_ALL_BUT_MAINTENANCE, S.STOPPED),
     # It may well still run: the health check, asked right after, says so.
     Trigger.STOP_FAILED: {S.STOPPING: S.UNKNOWN},
     Trigger.AGENT_LOST: dict.fromkeys(_SETTLED, S.UNREACHABLE),
     Trigger.AGENT_BACK: {S.UNREACHABLE: S.UNKNOWN},
+    # Not while a command is under way: an operation holds the component then.
+    Trigger.MAINTENANCE_BEGAN: dict.fromkeys(_SETTLED, S.MAINTENANCE),
+    Trigger.MAINTENANCE_ENDED: {S.MAINTENANCE: S.UNKNOWN},
 }
 
 WISHES: Mapping[Trigger, DesiredState] = {

@@ -45,7 +45,7 @@
  * @property {string} id
  * @property {{id: string, name: string}} component
  * @property {"start"|"stop"|"restart"} action
- * @property {"waiting"|"running"|"succeeded"|"failed"|"skipped"|"cancelled"} state
+ * @property {"waiting"|"running"|"succeeded"|"failed"|"skipped"|"waived"|"cancelled"} state
  * @property {string[]} after
  * @property {string|null} commandId
  * @property {string|null} startedAt
@@ -57,7 +57,9 @@
  * @typedef {object} Operation
  * @property {string} id
  * @property {Kind} kind
- * @property {"running"|"succeeded"|"failed"|"cancelled"} state
+ * @property {"queued"|"running"|"succeeded"|"failed"|"rolled_back"|"cancelled"} state
+ * @property {string|null} pausedAt  ISO 8601; null while things begin
+ * @property {{position: number, waitsFor: {id: string, kind: Kind, target: string}[]}|null} queue  only while queued
  * @property {string} mapId
  * @property {string} target
  * @property {string|null} reason
@@ -114,6 +116,7 @@
  * @property {boolean} isAllowed
  * @property {Problem[]} problems
  * @property {number|null} predictedMs
+ * @property {number|null} predictedP90Ms
  */
 
 /**
@@ -126,6 +129,7 @@
  * @property {boolean} isExecutable
  * @property {string[]} criticalPath
  * @property {number|null} predictedMs
+ * @property {number|null} predictedP90Ms
  * @property {number} levels
  */
 

@@ -73,6 +73,8 @@ const OUTCOMES = {
   expired: ["bad", "Expired"],
   cancelled: ["idle", "Cancelled"],
   skipped: ["idle", "Skipped"],
+  waived: ["idle", "Skipped by a person"],
+  rolled_back: ["unsure", "Rolled back"],
   unknown: ["unsure", "Outcome unknown"],
   healthy: ["good", "Healthy"],
   degraded: ["unsure", "Degraded"],

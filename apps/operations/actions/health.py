@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
 from django.db import connection, transaction
 
+from apps.audit.actions import record_event
+from apps.audit.actor import Actor
 from apps.gateways.actions.health_checks import find_watchers, set_checks_of_agents
 from apps.gateways.models import Agent
 from apps.maps.documents.commands import health_check
@@ -27,6 +29,9 @@ from apps.operations.enums import Cause
 from apps.operations.models import ComponentHealth
 from apps.operations.selectors import agent_of, agents_for, components_around, components_near
 from apps.operations.state_machine import Trigger
+
+_NAMED = 20
+"""So many agents an audit event names; it counts all."""
 
 
 class HealthReport(Protocol):
@@ -73,11 +78,37 @@ def mark_agents_lost(*, agents: Sequence[Agent], reason: str) -> None:
     One that asks for a host by labels may go over to another agent, which then watches it.
     """
     around = components_around(agents)
+    _record_loss(agents, around, reason)
     for map_id, found in around.items():
         lost = [component.pk for component, agent in found if not agent.is_online]
         apply_happenings(map_id, [Happening(pk, Trigger.AGENT_LOST, Cause.AGENT, reason) for pk in lost])
         touch_components(lock_map(map_id), [component.pk for component, _ in found])
     _reassign_by_labels(chain(*around.values()))
+
+
+def _record_loss(
+    agents: Sequence[Agent], around: Mapping[uuid.UUID, Sequence[tuple[Component, Agent]]], reason: str
+) -> None:
+    """A lost gateway is one event for an organization, however many agents and components are behind it."""
+    for organization_id in sorted({agent.organization_id for agent in agents}):
+        mine = [agent for agent in agents if agent.organization_id == organization_id]
+        lost = [
+            component
+            for found in around.values()
+            for component, agent in found
+            if component.organization_id == organization_id and not agent.is_online
+        ]
+        record_event(
+            "agents.lost",
+            actor=Actor.system("operations"),
+            organization_id=organization_id,
+            target={"agents": len(mine), "names": sorted(agent.agent_id for agent in mine)[:_NAMED]},
+            details={
+                "reason": reason,
+                "components": len(lost),
+                "maps": len({component.map_id for component in lost}),
+            },
+        )
 
 
 @transaction.atomic

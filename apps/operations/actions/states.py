@@ -135,7 +135,7 @@ def health_reason(details: dict[str, object]) -> str:
 def reset_states(map_id: uuid.UUID) -> None:
     """Forget what was known and wanted of a Map's components, as if they had just been loaded."""
     locked = lock_map(map_id)
-    idle = Component.objects.filter(map_id=map_id, hold__isnull=True)
+    idle = Component.objects.filter(map_id=map_id, hold__isnull=True, maintenance__isnull=True)
     idle.update(
         state=ComponentState.UNKNOWN,
         state_since=timezone.now(),
@@ -144,4 +144,4 @@ def reset_states(map_id: uuid.UUID) -> None:
         version=touch_map(locked),
     )
     ComponentHealth.objects.filter(component__in=idle).delete()
-    Map.objects.filter(pk=map_id).update(state=ComponentState.UNKNOWN)
+    _derive_map_state(map_id)

@@ -1,4 +1,4 @@
-"""How an operation is carried out: a step begins the moment its own predecessors have succeeded."""
+"""Single steps: beginning what may begin, writing down how it ended, and what that means for the steps behind it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from django.db import transaction
-from django.db.models import Count, F, Q
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from apps.audit.actor import Actor
 from apps.gateways.actions.requests import queue_command
-from apps.gateways.enums import OPEN_STATES, CommandState
+from apps.gateways.enums import CommandState
 from apps.gateways.exceptions import AgentQuarantinedError
 from apps.gateways.models import Agent, Command
 from apps.maps.documents.commands import prepare_command
 from apps.maps.planning.plans import StepAction
-from apps.operations.actions.endings import finish_if_done, touch_operation
-from apps.operations.actions.states import Happening, apply_happenings, lock_map, next_epoch, recheck_state
-from apps.operations.enums import Cause, OperationState, StepState
+from apps.operations.actions.states import Happening, apply_happenings, next_epoch, recheck_state
+from apps.operations.enums import Cause, FailurePolicy, StepState
 from apps.operations.models import Operation, Step, StepOrder
 from apps.operations.selectors import agent_of, agents_for
 from apps.operations.state_machine import Trigger
+
+_DONE = frozenset({StepState.SUCCEEDED, StepState.WAIVED})
+_IN_THE_WAY = frozenset({StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED})
 
 _SENT = {
     StepAction.START: Trigger.START_SENT,
@@ -42,36 +43,48 @@ _FAILED = {
 
 
 def release_ready_steps(operation: Operation, *, actor: Actor) -> None:
-    """Send the commands of the steps that wait for nothing any more. The Map is locked by the caller.
+    """Send the commands of the steps that wait for nothing any more, no more than may run at once.
 
-    A step whose agent came into quarantine after the plan was made fails with that reason.
+    The Map is locked by the caller. Nothing begins while the operation is paused or once it is cancelled. A step that
+    cannot be sent, because its agent came into quarantine after the plan was made, fails with that reason.
     """
-    ready = list(
-        operation.steps.filter(state=StepState.WAITING, waiting_for=0).select_related("component").order_by("position")
-    )
-    if not ready:
-        return
+    while ready := _next_steps(operation):
+        if _send_all(operation, ready, actor):
+            return
+
+
+def _next_steps(operation: Operation) -> list[Step]:
+    if operation.paused_at is not None or operation.is_cancel_requested:
+        return []
+    ready = operation.steps.filter(state=StepState.WAITING, waiting_for=0).order_by("position")
+    if operation.max_parallel is not None:
+        running = operation.steps.filter(state=StepState.RUNNING).count()
+        ready = ready[: max(0, operation.max_parallel - running)]
+    return list(ready.select_related("component"))
+
+
+def _send_all(operation: Operation, ready: Sequence[Step], actor: Actor) -> bool:
+    """False if a step failed at once: then others may have become free, or must not begin any more."""
     by_host = agents_for(operation.organization_id, [step.component for step in ready if step.component])
     sent: list[Happening] = []
+    has_failed = False
     for step in ready:
+        refusal = ""
         try:
             command = _send(step, by_host, actor)
         except AgentQuarantinedError as error:
-            _fail(step, error.detail)
-            continue
+            command, refusal = None, error.detail
         if command is None or step.component is None:
-            _fail(step, "The component, its agent or its command is gone.")
+            fail_step(step, operation, refusal or "The component, its agent or its command is gone.")
+            has_failed = True
+            if operation.failure_policy != FailurePolicy.CONTINUE:
+                break
             continue
         Step.objects.filter(pk=step.pk).update(state=StepState.RUNNING, command=command, started_at=timezone.now())
-        sent.append(
-            Happening(
-                step.component.pk,
-                _SENT[StepAction(step.action)],
-                Cause.PERSON,
-                f"{operation.kind} {operation.target}",
-            )
-        )
+        why = f"{'roll back of ' if step.is_rollback else ''}{operation.kind} {operation.target}"
+        sent.append(Happening(step.component.pk, _SENT[StepAction(step.action)], Cause.PERSON, why))
     apply_happenings(operation.map_id, sent)
+    return not has_failed
 
 
 def _send(step: Step, by_host: Mapping[str, Agent], actor: Actor) -> Command | None:
@@ -92,30 +105,14 @@ def _send(step: Step, by_host: Mapping[str, Agent], actor: Actor) -> Command | N
     )
 
 
-@transaction.atomic
-def advance_steps(*, commands: Sequence[Command]) -> None:
-    """Commands of ours ended: settle their steps and components, and release what waited for them.
+def settle_step(step: Step, command: Command) -> bool:
+    """Write down how the step's command ended, and what follows for its component and for the steps behind it.
 
-    Idempotent: a step that is settled already is left alone.
+    The Map is locked by the caller. False if somebody settled the step before, or it is being tried again since.
     """
-    ended = {command.pk: command for command in commands if command.state not in OPEN_STATES}
-    steps = Step.objects.filter(command_id__in=ended, state=StepState.RUNNING).select_related("operation")
-    # Maps in the order of their ids, so that two batches cannot wait for each other.
-    by_map: dict[uuid.UUID, list[Step]] = defaultdict(list)
-    for step in steps.order_by("operation__map_id", "position"):
-        by_map[step.operation.map_id].append(step)
-    for map_id, concerned in by_map.items():
-        lock_map(map_id)
-        settled = [step for step in concerned if step.command_id and _settle(step, ended[step.command_id])]
-        for operation_id in dict.fromkeys(step.operation_id for step in settled):
-            advance_operation(operation_id)
-
-
-def _settle(step: Step, command: Command) -> bool:
-    """The Map is locked. False if somebody settled the step before."""
     has_succeeded = command.state == CommandState.SUCCEEDED
     detail = "" if has_succeeded else describe_failure(command)
-    running = Step.objects.filter(pk=step.pk, state=StepState.RUNNING)
+    running = Step.objects.filter(pk=step.pk, state=StepState.RUNNING, command_id=command.pk)
     if not running.update(
         state=StepState.SUCCEEDED if has_succeeded else StepState.FAILED,
         detail=detail,
@@ -128,8 +125,16 @@ def _settle(step: Step, command: Command) -> bool:
         after = StepOrder.objects.filter(before=step).values("step_id")
         Step.objects.filter(pk__in=after).update(waiting_for=F("waiting_for") - 1)
     else:
-        _skip_dependents(step)
+        _hold_back(step, step.operation)
     return True
+
+
+def settle_lost_step(step: Step) -> None:
+    """A step that runs, but whose command is gone: nobody will ever say how it ended. The Map is locked."""
+    detail = "Its command is gone."
+    fail_step(step, step.operation, detail)
+    if step.component_id is not None:
+        _settle_component(step, step.component_id, has_succeeded=False, detail=detail)
 
 
 def _settle_component(step: Step, component_id: uuid.UUID, *, has_succeeded: bool, detail: str) -> None:
@@ -141,19 +146,56 @@ def _settle_component(step: Step, component_id: uuid.UUID, *, has_succeeded: boo
         recheck_state(map_id, component_id)
 
 
+def _hold_back(failed: Step, operation: Operation) -> None:
+    """What must not begin after a failure: all of it, or what waits for the failed step. A roll back goes on."""
+    if operation.failure_policy == FailurePolicy.CONTINUE or failed.is_rollback:
+        _skip_dependents(failed)
+    else:
+        _skip(operation.steps.filter(state=StepState.WAITING), failed)
+
+
 def _skip_dependents(failed: Step) -> None:
     """What waits for a failed step, directly or not, will not begin; independent branches go on."""
     frontier = {failed.pk}
-    reason = f"{failed.action} of {failed.component_name} did not succeed"
     while frontier:
         waiting = Step.objects.filter(orders_before__before__in=frontier, state=StepState.WAITING)
         frontier = set(waiting.values_list("pk", flat=True))
-        Step.objects.filter(pk__in=frontier).update(state=StepState.SKIPPED, detail=reason, finished_at=timezone.now())
+        _skip(Step.objects.filter(pk__in=frontier), failed)
 
 
-def _fail(step: Step, detail: str) -> None:
+def _skip(steps: QuerySet[Step], failed: Step) -> None:
+    reason = f"{failed.action} of {failed.component_name} did not succeed"
+    steps.update(state=StepState.SKIPPED, detail=reason, finished_at=timezone.now())
+
+
+def fail_step(step: Step, operation: Operation, detail: str) -> None:
     Step.objects.filter(pk=step.pk).update(state=StepState.FAILED, detail=detail, finished_at=timezone.now())
-    _skip_dependents(step)
+    _hold_back(step, operation)
+
+
+def revive_steps(operation: Operation) -> None:
+    """Let every step wait again that no failed one stands before, and count anew what each waits for.
+
+    For the steps of what the operation is about now: its own, or those of its roll back. The Map is locked.
+    """
+    steps = list(operation.steps.filter(is_rollback=operation.is_rolling_back).order_by("position"))
+    befores: dict[uuid.UUID, list[uuid.UUID]] = defaultdict(list)
+    for step_id, before_id in StepOrder.objects.filter(step__operation=operation).values_list("step_id", "before_id"):
+        befores[step_id].append(before_id)
+    states = {step.pk: StepState(step.state) for step in steps}
+    changed = []
+    # In the order of the plan: each comes after those it waits for.
+    for step in steps:
+        if states[step.pk] not in {StepState.WAITING, StepState.SKIPPED}:
+            continue
+        before = [states[pk] for pk in befores[step.pk]]
+        if any(state in _IN_THE_WAY for state in before):
+            continue
+        states[step.pk] = StepState.WAITING
+        step.state, step.detail, step.finished_at = StepState.WAITING, "", None
+        step.waiting_for = sum(state not in _DONE for state in before)
+        changed.append(step)
+    Step.objects.bulk_update(changed, ["state", "detail", "finished_at", "waiting_for"], batch_size=1000)
 
 
 def describe_failure(command: Command) -> str:
@@ -167,34 +209,3 @@ def describe_failure(command: Command) -> str:
     if command.exit_code not in {None, 0} and "exit" not in parts[0]:
         parts.append(f"Exit code {command.exit_code}.")
     return " ".join(parts)
-
-
-def advance_operation(operation_id: uuid.UUID) -> None:
-    """Release what is ready, end what is done. The Map is locked by the caller."""
-    operation = Operation.objects.select_related("map", "requested_by").get(pk=operation_id)
-    if operation.state == OperationState.RUNNING:
-        if not operation.is_cancel_requested:
-            person = operation.requested_by
-            actor = Actor.person(person) if person else Actor.system("operations")
-            release_ready_steps(operation, actor=actor)
-        finish_if_done(operation)
-    touch_operation(operation)
-
-
-def sweep_operations() -> None:
-    """Repair what an event missed: steps whose command has ended, operations without an open step."""
-    for step in Step.objects.filter(state=StepState.RUNNING).exclude(command__state__in=OPEN_STATES):
-        if step.command is not None:
-            advance_steps(commands=[step.command])
-        else:
-            with transaction.atomic():
-                lock_map(step.operation.map_id)
-                _fail(step, "Its command is gone.")
-                advance_operation(step.operation_id)
-    is_open = Q(steps__state__in=[StepState.WAITING, StepState.RUNNING])
-    open_steps = Count("steps", filter=is_open)
-    running = Operation.objects.filter(state=OperationState.RUNNING).annotate(open_steps=open_steps)
-    for operation_id, map_id in running.filter(open_steps=0).values_list("pk", "map_id"):
-        with transaction.atomic():
-            lock_map(map_id)
-            advance_operation(operation_id)

@@ -90,7 +90,10 @@ class Stage:
     ) -> CheckedPlan:
         return make_plan(map=self.fresh(), user=user or self.user, kind=kind, chosen=self.ids(*names), scope=scope)
 
-    def start(self, kind: OperationKind, *names: str, scope: Scope | None = None, reason: str = "") -> Operation:
+    def start(
+        self, kind: OperationKind, *names: str, scope: Scope | None = None, reason: str = "", **options: Any
+    ) -> Operation:
+        """`options` are further arguments of `start_operation`."""
         return start_operation(
             map=self.map,
             user=self.user,
@@ -99,6 +102,7 @@ class Stage:
             chosen=self.ids(*names),
             scope=scope,
             reason=reason,
+            **options,
         )
 
     def steps(self, operation: Operation) -> dict[str, str]:

@@ -18,7 +18,7 @@ from apps.maps.models import Map
 from apps.operations import api
 from apps.operations.enums import OperationKind
 from apps.operations.models import Operation
-from apps.operations.tests.factories import Stage, make_stage
+from apps.operations.tests.factories import Stage, document, make_stage
 from conftest import Cast
 from opsmap.lib.health_key import HEADER, health_key
 
@@ -139,11 +139,11 @@ def test_an_operation_is_cancelled_by_who_could_have_asked_for_it(client: Client
     address = f"/api/v1/operations/{operation.pk}/cancel"
     for person, status in ((cast.outsider, 404), (cast.viewer, 403)):
         client.force_login(person)
-        assert client.post(address).status_code == status
+        assert client.post(address, content_type="application/json").status_code == status
     operation.refresh_from_db()
     assert not operation.is_cancel_requested
     client.force_login(cast.operator)
-    response = client.post(address)
+    response = client.post(address, content_type="application/json")
     assert (response.status_code, response.json()["isCancelRequested"]) == (200, True)
     assert response.json()["counts"]["cancelled"] == 7
 
@@ -247,3 +247,61 @@ def test_health_tells_how_much_is_connected_only_by_its_key(client: Client, stag
         "gateways_online": 1,
         "agents_online": 1,
     }
+
+
+def test_an_operation_can_be_about_a_group_or_labels(owner: Client, cast: Cast) -> None:
+    documents = [document("db", group="data"), document("web", ["db"], group="front"), document("job", group="front")]
+    documents[1]["metadata"]["labels"] = {"team": "trading"}
+    stage = make_stage(cast, documents=documents)
+
+    def touched(**wish: Any) -> list[str]:
+        answer = ask(owner, stage, kind="start", dryRun=True, scope="alone", **wish)
+        assert answer.status_code == 200, answer.content
+        return sorted(step["component"]["name"] for step in answer.json()["steps"])
+
+    assert touched(group="front") == ["job", "web"]
+    assert touched(labels="team=trading") == ["web"]
+    assert touched(labels="team!=trading") == ["db", "job"]
+    assert touched(group="front", labels="!team") == ["job"]
+    assert touched() == ["db", "job", "web"]
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"kind": "stop", "labels": "team=nobody"},
+        {"kind": "stop", "group": "nothing"},
+        {"kind": "stop", "labels": "team="},
+        {"kind": "stop", "group": "services", "components": [str(uuid.uuid4())]},
+        {"kind": "repair", "group": "services"},
+        {"kind": "repair", "components": [str(uuid.uuid4())]},
+        {"kind": "stop", "dryRun": True, "format": "svg"},
+    ],
+)
+def test_a_choice_that_means_nothing_never_means_the_whole_map(
+    owner: Client, stage: Stage, wish: dict[str, Any]
+) -> None:
+    stage.set_states()
+    answer = ask(owner, stage, **wish)
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert not Operation.objects.exists()
+
+
+def test_a_dry_run_can_be_read_aloud_and_drawn(owner: Client, stage: Stage) -> None:
+    text = ask(owner, stage, kind="start", dryRun=True, format="text")
+    assert text.headers["Content-Type"] == "text/plain; charset=utf-8"
+    lines = text.content.decode().splitlines()
+    assert lines[0] == "Start: Trading Platform"
+    assert "1. Start db." in lines
+    assert "4. Start web, once cache runs (web needs cache) and queue runs (web needs queue)." in lines
+
+    drawn = ask(owner, stage, kind="start", dryRun=True, format="mermaid").content.decode()
+    assert drawn.startswith('flowchart LR\n  s0["start db"]:::start\n')
+
+
+def test_a_dry_run_in_words_says_what_stands_against_it(owner: Client, stage: Stage) -> None:
+    stage.agent.disconnect()
+    stage.set_states(others="stopped")
+    text = ask(owner, stage, kind="start", dryRun=True, format="text").content.decode()
+    assert "What stands against it:\n- db: the agent srv-1 is not connected.\n" in text

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from apps.audit.models import AuditEvent
 from apps.gateways.actions.sessions import close_gateway_session
 from apps.gateways.tests.factories import (
     SYSTEM,
@@ -152,8 +153,34 @@ def test_a_lost_gateway_makes_everything_behind_it_unreachable_with_its_name(cas
     close_gateway_session(gateway=stage.gateway, session_id=stage.gateway.session_id)
     assert stage.states() == {"db": "unreachable", "web": "unreachable", "mail": "running"}
     assert set(StateChange.objects.values_list("reason", flat=True)) == {"gateway gw-1 is not connected"}
+    [event] = AuditEvent.objects.filter(action="agents.lost")
+    assert event.target == {"agents": 2, "names": [HOST, "srv-2"]}
+    assert event.details == {"reason": "gateway gw-1 is not connected", "components": 2, "maps": 1}
     connect_gateway(stage.gateway)
     assert stage.states()["db"] == "unreachable", "a gateway brings no agent back by itself"
+
+
+def test_a_lost_zone_is_one_hint_and_one_event_and_comes_back_without_a_failure(
+    cast: Cast, django_capture_on_commit_callbacks: Any
+) -> None:
+    documents = [document(f"c{number}", host=f"srv-{number}") for number in range(20)]
+    stage = make_stage(cast, documents=documents)
+    agents = [make_agent(stage.gateway, f"srv-{number}") for number in range(20)]
+    stage.set_states()
+    assert stage.gateway.session_id is not None
+    # Hints of what came before, which this transaction of the test would send as well.
+    connection.run_on_commit.clear()
+    with django_capture_on_commit_callbacks() as hints:
+        close_gateway_session(gateway=stage.gateway, session_id=stage.gateway.session_id)
+    assert AuditEvent.objects.filter(action="agents.lost").count() == 1
+    assert len([hint for hint in hints if getattr(hint, "args", ())[:1] == (stage.map.pk,)]) == 1
+    for _ in range(3):
+        for agent in agents:
+            agent.connect()
+    for agent, item in zip(agents, documents, strict=True):
+        agent.tell_health(stage.component(item["metadata"]["name"]).pk, "healthy")
+    told = StateChange.objects.values_list("component__name", "state").order_by("component__name", "pk")
+    assert sorted(told) == sorted((f"c{n}", state) for n in range(20) for state in ("unreachable", "running"))
 
 
 def test_a_lost_agent_does_not_touch_the_maps_of_others(cast: Cast, stage: Stage) -> None:

@@ -12,7 +12,8 @@ from apps.audit.models import AuditEvent
 from apps.gateways.models import Command
 from apps.gateways.tests.factories import claim, failing_audit
 from apps.maps.planning.plans import Scope
-from apps.operations.actions.operations import cancel_operation, start_operation
+from apps.operations.actions.operations import start_operation
+from apps.operations.actions.steering import cancel_operation
 from apps.operations.enums import OperationKind
 from apps.operations.exceptions import HeldError, NotExecutableError
 from apps.operations.models import ComponentHold, Operation, StateChange, Step, StepOrder

@@ -13,8 +13,12 @@ from django.utils import timezone
 
 from apps.gateways.actions.sessions import close_gateway_session
 from apps.gateways.tests.factories import claim, make_agent
+from apps.maps.models import Component, Dependency
 from apps.maps.planning.plans import Scope
+from apps.maps.selectors import get_graph
+from apps.operations.actions.durations import record_durations
 from apps.operations.enums import OperationKind, StepState
+from apps.operations.exceptions import MapChangedError, NotExecutableError
 from apps.operations.models import Operation, Step
 from apps.operations.payloads import describe_plan
 from apps.operations.plans import CheckedPlan, make_plan
@@ -181,7 +185,7 @@ def test_nothing_to_do_is_a_problem(stage: Stage, kind: OperationKind, states: s
     plan = stage.plan(kind)
     assert codes(plan) == {("nothing_to_do", None)}
     assert plan.problems[0].message == message
-    assert (plan.is_executable, plan.steps, plan.predicted_ms) == (False, [], None)
+    assert (plan.is_executable, plan.steps, plan.prediction) == (False, [], None)
 
 
 def test_unknown_components_are_a_problem(cast: Cast, stage: Stage) -> None:
@@ -223,7 +227,7 @@ def remember(stage: Stage, name: str, *durations_s: float, state: str = StepStat
     operation = Operation.objects.create(organization_id=stage.map.organization_id, map=stage.map, kind=START)
     now = timezone.now()
     for duration in durations_s:
-        Step.objects.create(
+        step = Step.objects.create(
             operation=operation,
             component=stage.component(name),
             component_name=name,
@@ -233,33 +237,37 @@ def remember(stage: Stage, name: str, *durations_s: float, state: str = StepStat
             started_at=now,
             finished_at=now + timedelta(seconds=duration),
         )
+        record_durations([step.pk])
 
 
 def test_predictions_need_a_history(stage: Stage) -> None:
     plan = stage.plan(START)
-    assert plan.predicted_ms is None
-    assert {step.predicted_ms for step in plan.steps} == {None}
+    assert plan.prediction is None
+    assert {step.prediction for step in plan.steps} == {None}
 
-    remember(stage, "db", 1, 2, 9)
+    remember(stage, "db", 2)
     remember(stage, "cache", 4)
     remember(stage, "queue", 1)
     remember(stage, "web", 60, state=StepState.FAILED)
     plan = stage.plan(START)
-    predicted = {step.component.name: step.predicted_ms for step in plan.steps}
-    assert predicted == {"db": 2000, "cache": 4000, "queue": 1000, "web": None}, "the median, of what succeeded"
-    assert plan.predicted_ms is None, "honest: one step has no history"
+    predicted = {step.component.name: step.prediction.p50_ms for step in plan.steps if step.prediction}
+    assert predicted == {"db": 2000, "cache": 4000, "queue": 1000}, "of what succeeded"
+    assert plan.prediction is None, "honest: one step has no history"
 
     remember(stage, "web", 3)
     plan = stage.plan(START)
-    assert plan.predicted_ms == 2000 + 4000 + 3000
-    assert [plan.steps[0].component.pk, *stage.ids("cache", "web")] == [pk for pk, _ in plan.critical_path]
+    assert plan.prediction is not None
+    assert plan.prediction.p50_ms == 2000 + 4000 + 3000
+    assert plan.prediction.p90_ms > plan.prediction.p50_ms
+    assert [plan.steps[0].component.pk, *stage.ids("cache", "web")] == [pk for pk, _ in plan.prediction.path]
 
 
-def test_predictions_look_at_the_last_ten(stage: Stage) -> None:
+def test_predictions_follow_a_change_within_ten_runs(stage: Stage) -> None:
     remember(stage, "db", *[100] * 20)
     remember(stage, "db", *[1] * 10)
     [step] = stage.plan(START, "db").steps
-    assert step.predicted_ms == 1000
+    assert step.prediction is not None
+    assert (step.prediction.p50_ms, step.prediction.runs) == (1000, 30)
 
 
 def row_counts() -> dict[str, int]:
@@ -306,3 +314,31 @@ def test_describe_plan_shows_what_a_person_needs(stage: Stage) -> None:
     assert second["after"] == [f"{db}:start"]
     assert second["component"]["id"] == cache
     assert {item["name"] for item in plan["untouched"]} == {"queue", "web"}
+
+
+def test_a_circle_that_came_past_the_documents_is_named_and_nothing_of_it_is_done(stage: Stage) -> None:
+    Dependency.objects.create(map=stage.map, component=stage.component("db"), needs=stage.component("web"))
+    plan = stage.plan(START)
+
+    [problem] = plan.problems
+    assert (problem.code, plan.steps, plan.is_executable) == ("cycle", [], False)
+    names = problem.message.removeprefix("There is no order in which to do this: ").removesuffix(".").split(" needs ")
+    assert names[0] == names[-1]
+    assert {"web", "db"} < {*names} <= {"web", "db", "cache", "queue"}
+    with pytest.raises(NotExecutableError, match="There is no order"):
+        stage.start(START)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_map_whose_structure_changes_while_it_is_planned_is_refused(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.plan(START)
+    Component.objects.filter(pk=stage.component("queue").pk).delete()
+    assert len(stage.plan(START).steps) == 3, "what was kept is not believed against the components"
+
+    gone = get_graph(stage.map)
+    Component.objects.filter(pk=stage.component("cache").pk).delete()
+    monkeypatch.setattr("apps.operations.plans.get_graph", lambda *_, **__: gone)
+    with pytest.raises(MapChangedError, match="Trading Platform is being changed at this moment"):
+        stage.plan(START)

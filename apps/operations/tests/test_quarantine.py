@@ -76,7 +76,7 @@ def test_a_quarantine_between_plan_and_beginning_ends_the_operation_at_once(
         quarantine(stage)
         release_ready_steps(operation, **arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("apps.operations.actions.operations.release_ready_steps", come_in_between)
+    monkeypatch.setattr("apps.operations.actions.beginnings.release_ready_steps", come_in_between)
     operation = stage.start(OperationKind.START)
     assert stage.steps(operation) == {"start db": "failed", "start web": "skipped"}
     operation.refresh_from_db()

@@ -16,14 +16,16 @@ EXPECTED = """
 check_healthy    running     running     .        .        running     running     running     running     .
 check_degraded   degraded    degraded    .        .        degraded    degraded    degraded    degraded    .
 check_unhealthy  down?       stopped     .        .        down?       down?       failed      down?       .
-start_sent       starting    starting    starting starting starting    starting    starting    starting    .
+start_sent       starting    starting    starting starting starting    starting    starting    starting    maintenance
 start_succeeded  running     running     running  running  running     running     running     running     .
 start_failed     .           .           failed   .        .           .           .           failed      .
-stop_sent        stopping    stopping    stopping stopping stopping    stopping    stopping    stopping    .
+stop_sent        stopping    stopping    stopping stopping stopping    stopping    stopping    stopping    maintenance
 stop_succeeded   stopped     stopped     stopped  stopped  stopped     stopped     stopped     stopped     .
 stop_failed      .           .           .        unknown  .           .           .           .           .
 agent_lost       unreachable unreachable .        .        unreachable unreachable unreachable unreachable .
 agent_back       .           .           .        .        .           .           .           unknown     .
+maintenance_began maintenance maintenance .       .        maintenance maintenance maintenance maintenance .
+maintenance_ended .          .           .        .        .           .           .           .           unknown
 """
 WISH_AFTER = {"check_healthy": "up", "start_sent": "up", "stop_sent": "down"}
 """Where the table has an entry, these triggers also say what the component should be from then on."""

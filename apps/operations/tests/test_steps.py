@@ -13,7 +13,7 @@ from apps.gateways.tests.factories import SYSTEM, claim, later, make_agent
 from apps.maps.actions import apply_documents
 from apps.maps.models import Component
 from apps.maps.planning.plans import Scope
-from apps.operations.actions.steps import advance_steps
+from apps.operations.actions.progress import advance_steps
 from apps.operations.enums import OperationKind, StepState
 from apps.operations.models import ComponentHold, Operation, Step
 from apps.operations.tasks import sweep_operations

@@ -8,6 +8,7 @@ import { button, el, fill, icon, must, refuse, write } from "../dom.js";
 import { duration, refreshTimes, timeElement } from "../time.js";
 import { capital, outcomeBadge, outcomeOf } from "../words.js";
 import { waveOf } from "./plan.js";
+import { isOpen as isUnderWay } from "./store.js";
 
 /** @typedef {import("../types.js").Operation} Operation */
 
@@ -40,9 +41,9 @@ export function createOperationPanel({ store, selection, toast, announce }) {
   /** @returns {Operation[]} what the panel may show, newest first */
   function candidates() {
     const list = [...store.map.operations].reverse();
-    const running = list.filter(({ state }) => state === "running");
+    const running = list.filter(isUnderWay);
     const finished = list.find(
-      (operation) => operation.state !== "running" && operation.id !== dismissed && isNews(operation),
+      (operation) => !isUnderWay(operation) && operation.id !== dismissed && isNews(operation),
     );
     return finished ? [...running, finished] : running;
   }
@@ -56,7 +57,7 @@ export function createOperationPanel({ store, selection, toast, announce }) {
 
   function update() {
     const list = candidates();
-    for (const operation of list) if (operation.state === "running") seenRunning.add(operation.id);
+    for (const operation of list) if (isUnderWay(operation)) seenRunning.add(operation.id);
     const operation = list.find(({ id }) => id === chosen) ?? list[0];
     root.hidden = !operation;
     root.dataset.operationState = operation?.state ?? "none";
@@ -162,7 +163,7 @@ export function createOperationPanel({ store, selection, toast, announce }) {
       tick,
       /** @param {Operation} operation @param {Operation[]} all */
       update(operation, all) {
-        const isRunning = operation.state === "running";
+        const isRunning = isUnderWay(operation);
         if (outcome.dataset.shown !== operation.state) fill(outcome, outcomeBadge(operation.state));
         outcome.dataset.shown = operation.state;
         cancel.hidden = !isRunning;
@@ -243,9 +244,9 @@ export function createOperationPanel({ store, selection, toast, announce }) {
   update();
   store.subscribe((change) => {
     for (const operation of change.operations) {
-      if (operation.state === "running" || !seenRunning.has(operation.id) || told.has(operation.id)) continue;
+      if (isUnderWay(operation) || !seenRunning.has(operation.id) || told.has(operation.id)) continue;
       told.add(operation.id);
-      announce(`${capital(operation.kind)} of ${operation.target} ${operation.state}.`);
+      announce(`${capital(operation.kind)} of ${operation.target} ${operation.state.replace("_", " ")}.`);
     }
     if (change.operations.length > 0) update();
   });

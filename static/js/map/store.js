@@ -20,19 +20,25 @@
  */
 
 /**
- * Running operations, and the one that finished last: exactly what a fresh load answers.
+ * Whether it runs or waits for its turn.
+ * @param {Operation} operation
+ */
+export const isOpen = ({ state }) => state === "running" || state === "queued";
+
+/**
+ * Operations that run or wait, and the one that finished last: exactly what a fresh load answers.
  * @param {Operation[]} operations
  * @returns {Operation[]}  oldest first
  */
 export function relevantOperations(operations) {
   const byAge = [...operations].sort((a, b) => (a.createdAt < b.createdAt ? -1 : a.createdAt > b.createdAt ? 1 : 0));
-  const finished = byAge.filter((operation) => operation.state !== "running");
+  const finished = byAge.filter((operation) => !isOpen(operation));
   const last = finished.reduce(
     (/** @type {Operation|null} */ best, operation) =>
       !best || (operation.finishedAt ?? "") >= (best.finishedAt ?? "") ? operation : best,
     null,
   );
-  return byAge.filter((operation) => operation.state === "running" || operation === last);
+  return byAge.filter((operation) => isOpen(operation) || operation === last);
 }
 
 /**
@@ -153,7 +159,7 @@ export function createStore(initial) {
      */
     applyOperation(operation) {
       const known = map.operations.find((other) => other.id === operation.id);
-      if (known && known.state !== "running") return;
+      if (known && !isOpen(known)) return;
       const others = map.operations.filter((other) => other.id !== operation.id);
       set(
         { ...map, operations: relevantOperations([...others, operation]) },
