@@ -5,10 +5,12 @@ With `--check` nothing is written, and the exit code says whether a page is out 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from apps.maps.documents.schema import SCHEMA
 from apps.maps.enums import ComponentState
 from apps.operations.state_machine import FAILED_OR_STOPPED, TRANSITIONS
 from opsmap.agent_configuration_page import SOURCES, agent_configuration_page
@@ -113,11 +115,17 @@ def agent_page() -> str:
     )
 
 
+def schema_file() -> str:
+    """The JSON Schema of documents as it is served, for editors that have the repository and no installation."""
+    return json.dumps(SCHEMA, indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "agent-configuration.md": agent_page,
     "configuration.md": configuration_page,
     "native-commands.md": commands_page,
     "protocol.md": wire_page,
+    "schemas/v1/map-document.json": schema_file,
     "states.md": states_page,
 }
 

@@ -26,6 +26,8 @@ from apps.gateways.tests.sockets import Communicator, LinkPki
 from apps.operations.enums import OperationKind
 from apps.operations.tests.factories import document, make_map, make_stage
 from apps.orgs.actions import issue_token
+from apps.proposals.models import Proposal
+from apps.proposals.tests.factories import POSTGRES, make_host
 from conftest import PASSWORD, Cast
 
 ROLES = ("owner", "operator", "viewer", "outsider", "nobody")
@@ -63,12 +65,24 @@ URLS: dict[str, dict[str, str]] = {
     "api/v1/schemas/v1/map-document.json": {"GET": "200 200 200 200 200"},
     "api/v1/components/<uuid:component_id>": {"GET": "200 200 200 404 401"},
     "api/v1/components/<uuid:component_id>/history": {"GET": "200 200 200 404 401"},
-    "api/v1/components/<uuid:component_id>/maintenance": {"POST": "200 200 403 404 401", "DELETE": "200 200 403 404 401"},
+    "api/v1/components/<uuid:component_id>/maintenance": {
+        "POST": "200 200 403 404 401",
+        "DELETE": "200 200 403 404 401",
+    },
     "api/v1/components/<uuid:component_id>/impact": {"GET": "200 200 200 404 401"},
     # Its host is away: who may read the log learns that, who may not see the component learns nothing.
     "api/v1/components/<uuid:component_id>/log": {"GET": "503 503 503 404 401"},
     "api/v1/operations/<uuid:operation_id>": {"GET": "200 200 200 404 401"},
     "api/v1/operations/<uuid:operation_id>/cancel": {"POST": "200 200 403 404 401"},
+    "api/v1/operations/<uuid:operation_id>/pause": {"POST": "200 200 403 404 401"},
+    "api/v1/operations/<uuid:operation_id>/resume": {"POST": "200 200 403 404 401"},
+    # Nothing of it has failed; and which step is to be skipped is not said.
+    "api/v1/operations/<uuid:operation_id>/retry": {"POST": "409 409 403 404 401"},
+    "api/v1/operations/<uuid:operation_id>/skip": {"POST": "400 400 403 404 401"},
+    "api/v1/proposals": {"GET": "200 200 403 200 401"},
+    # Those of an organization that is not theirs are none.
+    "api/v1/proposals/accept": {"POST": "200 200 403 404 401"},
+    "api/v1/proposals/dismiss": {"POST": "200 200 403 404 401"},
     "api/v1/agents": {"GET": "200 200 200 200 401"},
     # It is connected: nobody removes it before it is revoked.
     "api/v1/agents/<uuid:agent_id>": {"GET": "200 200 200 404 401", "DELETE": "409 409 403 404 401"},
@@ -160,6 +174,8 @@ def world(cast: Cast, settings: Any, pki_folder: Path) -> World:
     billing = make_map(cast.production, cast.owner, [document("invoices")], "Billing")
     elsewhere = type(stage)(billing, stage.gateway, stage.agent, cast.owner)
     make_discovery(stage.agent.row)
+    make_host(stage.gateway, "srv-9", technologies=[POSTGRES])
+    proposal = Proposal.objects.get()
     token, _ = issue_token(user=cast.viewer, name="laptop", actor=Actor.system("test"))
     broadcast = start_broadcast(
         organization_id=cast.acme.pk,
@@ -204,6 +220,8 @@ def world(cast: Cast, settings: Any, pki_folder: Path) -> World:
             ("api/v1/maps/<uuid:map_id>/operations", "POST"): {"kind": "start"},
             ("api/v1/maps/<uuid:map_id>/maintenance", "POST"): {"reason": "patches"},
             ("api/v1/components/<uuid:component_id>/maintenance", "POST"): {"reason": "patches"},
+            ("api/v1/proposals/accept", "POST"): {"mapId": str(stage.map.pk), "ids": [str(proposal.pk)]},
+            ("api/v1/proposals/dismiss", "POST"): {"ids": [str(proposal.pk)]},
             ("api/v1/agents/<uuid:agent_id>/commands", "POST"): {"command": UPTIME},
             ("api/v1/agents/<uuid:agent_id>/quarantine", "POST"): {"reason": "strange"},
             ("api/v1/agents/<uuid:agent_id>/revoke", "POST"): {"reason": "stolen"},

@@ -253,6 +253,24 @@ def test_thousands_of_clients_are_a_few_connections(proc: Proc) -> None:
     assert len([each for each in found if each["port"] == 5432]) == 20
 
 
+def test_the_address_by_which_others_know_this_host_is_always_the_same(proc: Proc) -> None:
+    """Of several that it talks from to the same port; between processes of this host there is none."""
+    proc.process(9, "app", "app", sockets=(1, 2, 3))
+    proc.socket(("0.0.0.0", 443), inode=7)  # noqa: S104
+    proc.socket(("10.0.0.2", 40_000), ("10.0.0.9", 5432), "01", 1)
+    proc.socket(("10.0.0.1", 40_001), ("10.0.0.9", 5432), "01", 2)
+    proc.socket(("127.0.0.1", 40_002), ("127.0.0.1", 6379), "01", 3)
+    proc.socket(("10.0.0.3", 443), ("10.0.0.7", 50_000), "01", 8)
+
+    def addresses() -> dict[str, str | None]:
+        return {each["key"]: each.get("local_address") for each in discover_connections(proc.view()).findings}
+
+    expected = {"in:443:10.0.0.7": "10.0.0.3", "out:app:10.0.0.9:5432": "10.0.0.1", "out:app:127.0.0.1:6379": None}
+    assert addresses() == expected
+    proc.sockets.reverse()
+    assert addresses() == expected
+
+
 def test_more_than_the_bound_is_cut_the_same_way_each_time_and_said(proc: Proc) -> None:
     for number in range(1, 4_001):
         proc.socket(("10.0.0.1", 30_000), (f"10.1.{number // 250}.{number % 250 + 1}", 22), "01", number)

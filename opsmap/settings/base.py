@@ -34,6 +34,7 @@ INSTALLED_APPS = [
     "apps.gateways",
     "apps.rbac",
     "apps.operations",
+    "apps.proposals",
 ]
 
 # Django's own and two others', as they are best called under ASGI.
@@ -171,6 +172,8 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 600},
     },
     "sweep-operations": {"task": "operations.sweep_operations", "schedule": 10.0, "options": {"expires": 10}},
+    "sweep-discoveries": {"task": "proposals.sweep_discoveries", "schedule": 5.0, "options": {"expires": 5}},
+    "end-maintenance": {"task": "operations.end_maintenance", "schedule": 10.0, "options": {"expires": 10}},
 }
 
 # The link to gateways

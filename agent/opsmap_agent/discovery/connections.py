@@ -28,15 +28,25 @@ def discover_connections(view: HostView) -> Found:
     for entry in view.connections:
         if entry.port in listening:
             if not is_local(entry):
-                finding = _inbound(entry, view.owner(entry))
-                findings.setdefault(finding["key"], finding)
+                _keep(findings, _inbound(entry, view.owner(entry)))
         elif (owner := view.owner(entry)) is not None:
-            finding = _outbound(entry, owner)
-            findings.setdefault(finding["key"], finding)
+            _keep(findings, _outbound(entry, owner))
         elif not is_local(entry):
             unknown.append(entry)
     _add_unknown(findings, unknown)
     return cut_to(findings.values(), _MAX_CONNECTIONS, "connections")
+
+
+def _keep(findings: dict[str, Finding], finding: Finding) -> None:
+    """Of several between the same two, by several addresses of this host, always the same one."""
+    known = findings.setdefault(finding["key"], finding)
+    if finding.get("local_address", "") < known.get("local_address", ""):
+        findings[finding["key"]] = finding
+
+
+def _local_address(entry: Socket) -> str | None:
+    """By which other hosts know this one."""
+    return None if is_local(entry) else entry.address
 
 
 def _inbound(entry: Socket, owner: Process | None) -> Finding:
@@ -45,6 +55,7 @@ def _inbound(entry: Socket, owner: Process | None) -> Finding:
         key=key_of("in", entry.port, remote),
         direction="in",
         port=entry.port,
+        local_address=_local_address(entry),
         remote_address=remote,
         process_name=clean(owner.name) if owner else None,
     )
@@ -57,6 +68,7 @@ def _outbound(entry: Socket, owner: Process) -> Finding:
         process_name=clean(owner.name),
         user=clean(user_name(owner.uid)),
         service=clean(owner.unit) if owner.unit else None,
+        local_address=_local_address(entry),
         remote_address=entry.remote_address,
         remote_port=entry.remote_port,
     )
