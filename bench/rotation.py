@@ -7,10 +7,13 @@ Every agent and gateway of a world of real processes renews itself at two thirds
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.measuring import report, say
 from tests.smoke.errors import LostAnswerError, RefusedError
