@@ -179,6 +179,12 @@ class Dispatcher:
         """A command that only looks may do so twice, so it begins at once: if it is quick, as nearly all are, it is
         taken in together with its answer, which is one write instead of two.
         """
+        try:
+            await self._take_with_answer(command, frame, progress, origin)
+        finally:
+            self._running.pop(command.request_id, None)
+
+    async def _take_with_answer(self, command: Command, frame: str, progress: _Progress, origin: Origin) -> None:
         refusal = self._refuse_at_once(command)
         answering = None if refusal is not None else self._track(command, self._answer(command, progress), progress)
         if answering is not None:
@@ -189,13 +195,13 @@ class Dispatcher:
             admission = await self._admit(command, frame, end, origin)
         if admission is not None and not (admission is Admission.ENDED and origin.gets_events):
             await origin.reply(CommandReceived(self._agent_id, "", command.request_id))
-        if answering is not None and not is_answered:
-            if admission is not Admission.NEW:
-                answering.cancel()
-            answer = (await asyncio.gather(answering, return_exceptions=True))[0]
-            if admission is Admission.NEW and isinstance(answer, Answer):
-                await self._record(command, answer)
-        self._running.pop(command.request_id, None)
+        if answering is None or is_answered:
+            return
+        if admission is Admission.NEW:
+            await self._record(command, await answering)
+        else:
+            # It is known, or the journal did not take it: nobody waits for this answer.
+            answering.cancel()
 
     async def _admit(self, command: Command, frame: str, end: CommandResult | None, origin: Origin) -> Admission | None:
         """None if the journal did not take it."""
