@@ -7,12 +7,13 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 from opsmap_daemon.backoff import Reconnect
 from opsmap_daemon.tls import Validity
 
 _logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DUE_SHARE = 2 / 3
 _JITTER_SHARE = 0.06
@@ -35,6 +36,34 @@ def answer_timeout_s(validity: Validity) -> float:
 
 class RenewalError(Exception):
     """There is no new certificate, and the present one goes on; the message says why."""
+
+
+class Question(Generic[T]):
+    """A question whose answer comes by itself, from whichever connection is there by then. One at a time."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[T] | None = None
+
+    def answered(self, answer: T) -> None:
+        """An answer that nobody waits for any more is for a key that is gone."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
+
+    async def ask(self, send: Callable[[], Awaitable[object]], timeout_s: float) -> T:
+        """The answer to what `send` sends. Raises RenewalError."""
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            await send()
+            async with asyncio.timeout(timeout_s):
+                return await self._answer
+        except TimeoutError:
+            raise RenewalError(f"the backend has not answered within {timeout_s:g} s") from None
+        finally:
+            self._answer = None
+
+
+def refused(code: str, reason: str) -> RenewalError:
+    return RenewalError(f"the backend refuses: {reason[:500]} ({code[:80]})")
 
 
 class Renewer:

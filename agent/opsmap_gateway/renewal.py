@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from opsmap_daemon.configuration import ConfigurationError
-from opsmap_daemon.renewal import RenewalError, answer_timeout_s
+from opsmap_daemon.renewal import Question, RenewalError, answer_timeout_s, refused
 from opsmap_gateway.credentials import Credentials
 from opsmap_protocol.codec import encode
 from opsmap_protocol.errors import InvalidIdentityError
@@ -37,7 +37,8 @@ class Renewal:
         self._credentials = credentials
         self._send = send
         self._on_renewed = on_renewed
-        self._answer: asyncio.Future[Answer] | None = None
+        self._question: Question[Answer] = Question()
+        self.answered = self._question.answered
 
     async def renew(self) -> None:
         """Raises RenewalError or OSError: the present certificate stays."""
@@ -54,25 +55,14 @@ class Renewal:
             raise RenewalError(str(error)) from None
         await self._on_renewed()
 
-    def answered(self, answer: Answer) -> None:
-        """An answer that nobody waits for any more is for a key that is gone."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(answer)
-
     async def _ask(self, request: RenewGateway) -> GatewayRenewed:
-        self._answer = asyncio.get_running_loop().create_future()
-        timeout_s = answer_timeout_s(self._credentials.validity)
-        try:
+        async def send() -> None:
             if not await self._send(encode(request)):
                 raise RenewalError("the backend is away")
-            async with asyncio.timeout(timeout_s):
-                answer = await self._answer
-        except TimeoutError:
-            raise RenewalError(f"the backend has not answered within {timeout_s:g} s") from None
-        finally:
-            self._answer = None
+
+        answer = await self._question.ask(send, answer_timeout_s(self._credentials.validity))
         if isinstance(answer, RenewalRefused):
-            raise RenewalError(f"the backend refuses: {answer.reason[:500]} ({answer.code[:80]})")
+            raise refused(answer.code, answer.reason)
         return answer
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from opsmap_agent.identity.credentials import Credentials
 from opsmap_agent.sessions.switchboard import Switchboard
 from opsmap_daemon.configuration import ConfigurationError
-from opsmap_daemon.renewal import RenewalError, answer_timeout_s
+from opsmap_daemon.renewal import Question, RenewalError, answer_timeout_s, refused
 from opsmap_protocol.errors import InvalidIdentityError
 from opsmap_protocol.messages import CertificateRefused, CertificateRenewed, RenewCertificate
 from opsmap_trust import apart
@@ -29,7 +28,8 @@ class Renewal:
         self._credentials = credentials
         self._switchboard = switchboard
         self._on_renewed = on_renewed
-        self._answer: asyncio.Future[Answer] | None = None
+        self._question: Question[Answer] = Question()
+        self.answered = self._question.answered
 
     async def renew(self) -> None:
         """Raises RenewalError or OSError: the present certificate stays."""
@@ -53,25 +53,12 @@ class Renewal:
             raise RenewalError(str(error)) from None
         await self._on_renewed()
 
-    def answered(self, answer: Answer) -> None:
-        """An answer that nobody waits for any more is for a key that is gone."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(answer)
-
     async def _ask(self, request: RenewCertificate) -> CertificateRenewed:
         session = self._switchboard.in_use
         if session is None:
             raise RenewalError("there is no session with the backend")
-        self._answer = asyncio.get_running_loop().create_future()
         timeout_s = answer_timeout_s(self._credentials.validity)
-        try:
-            await session.reply(request)
-            async with asyncio.timeout(timeout_s):
-                answer = await self._answer
-        except TimeoutError:
-            raise RenewalError(f"the backend has not answered within {timeout_s:g} s") from None
-        finally:
-            self._answer = None
+        answer = await self._question.ask(lambda: session.reply(request), timeout_s)
         if isinstance(answer, CertificateRefused):
-            raise RenewalError(f"the backend refuses: {answer.reason[:500]} ({answer.code[:80]})")
+            raise refused(answer.code, answer.reason)
         return answer
