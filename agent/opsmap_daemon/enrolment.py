@@ -107,6 +107,24 @@ def identity_in(pair: Pair, role: PeerRole) -> Identity | None:
         return None
 
 
+def finished_before(pair: Pair, role: PeerRole, *, is_new: bool, is_forced: bool) -> Identity | None:
+    """Whom an earlier, interrupted attempt has enrolled here: nothing is left to do but what follows the certificate.
+
+    Args:
+        is_new: there is no configuration file yet, so a certificate can only be from such an attempt.
+
+    Raises:
+        EnrolmentError: a working identity is there, and nobody said that it is to be replaced.
+    """
+    has_recovered = pair.recover()
+    identity = identity_in(pair, role)
+    if identity is None or is_forced:
+        return None
+    if not has_recovered and not is_new:
+        raise EnrolmentError(f"{pair.cert}: this is {role} {identity.name} already; --force replaces that")
+    return identity
+
+
 def check_name(name: str, role: PeerRole) -> str:
     """The name if it can be one of an agent or gateway. Raises EnrolmentError."""
     try:

@@ -35,7 +35,7 @@ from opsmap_daemon.enrolment import (
     add_common_arguments,
     as_yaml,
     check_name,
-    identity_in,
+    finished_before,
     read_token,
     told_in_one_line,
 )
@@ -209,13 +209,10 @@ def _new_configuration(backend: _Backend, options: argparse.Namespace, name: str
 
 def _is_done_already(plan: _Plan, options: argparse.Namespace) -> bool:
     """Whether an earlier try has got so far that nothing is left to do. Raises EnrolmentError."""
-    pair = plan.place.pair
-    has_recovered = pair.recover()
-    identity = identity_in(pair, PeerRole.GATEWAY)
-    if identity is None or options.force:
+    is_new = plan.new_configuration is not None
+    identity = finished_before(plan.place.pair, PeerRole.GATEWAY, is_new=is_new, is_forced=options.force)
+    if identity is None:
         return False
-    if not has_recovered and plan.new_configuration is None:
-        raise EnrolmentError(f"{pair.cert}: this is gateway {identity.name} already; --force replaces that")
     _write_configuration(plan, options.config)
     print(f"enrolled as gateway {identity.name} by an earlier attempt, which was interrupted")
     return True

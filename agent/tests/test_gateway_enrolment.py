@@ -164,7 +164,7 @@ async def test_working_identity_is_not_overwritten_without_force(
         await asyncio.gather(door.enroll("--id", "srv-9"), door.answer())
         before = (door.folder / "etc/certs/agent.crt").read_bytes()
         assert await door.enroll() == 1
-        assert "this host is agent srv-9 already; --force replaces that" in capsys.readouterr().err
+        assert "this is agent srv-9 already; --force replaces that" in capsys.readouterr().err
         assert (door.folder / "etc/certs/agent.crt").read_bytes() == before
         code, _ = await asyncio.gather(door.enroll("--force"), door.answer())
         assert code == 0

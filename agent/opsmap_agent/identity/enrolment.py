@@ -37,7 +37,7 @@ from opsmap_daemon.enrolment import (
     add_common_arguments,
     as_yaml,
     check_name,
-    identity_in,
+    finished_before,
     read_token,
     refusal,
     told_in_one_line,
@@ -212,13 +212,10 @@ def _new_configuration(door: str, connect_to: str | None, name: str, place: Plac
 
 def _is_done_already(plan: _Plan, options: argparse.Namespace) -> bool:
     """Whether an earlier try has got so far that nothing is left to do. Raises EnrolmentError."""
-    pair = plan.place.pair
-    has_recovered = pair.recover()
-    identity = identity_in(pair, PeerRole.AGENT)
-    if identity is None or options.force:
+    is_new = plan.new_configuration is not None
+    identity = finished_before(plan.place.pair, PeerRole.AGENT, is_new=is_new, is_forced=options.force)
+    if identity is None:
         return False
-    if not has_recovered and plan.new_configuration is None:
-        raise EnrolmentError(f"{pair.cert}: this host is agent {identity.name} already; --force replaces that")
     _write_configuration(plan, options.config)
     print(f"enrolled as agent {identity.name} by an earlier attempt, which was interrupted")
     return True
